@@ -117,6 +117,22 @@ def test_a_signal_keeps_the_pass_that_runs_and_says_so(tmp_path: Path, whole: Co
     assert_same_numbers(compare(tmp_path), whole)
 
 
+def test_a_schedule_over_data_of_unknown_length_goes_on(tmp_path: Path) -> None:
+    class Stream:
+        def __iter__(self) -> Iterator[Any]:
+            return iter(tiny.batches(tiny.images(), tiny.labels()))
+
+    def run(folder: Path, progress: Any = None) -> Comparison:
+        return suture.compare(tiny.network(), data=Stream(), methods=["tlm"], indices=["cka"], ood=None,
+                              tlm=suture.TaskRecipe(epochs=3, lr=0.1, schedule="onecycle"), device="cpu",
+                              save_to=folder, progress=progress)
+
+    unbroken = run(tmp_path / "unbroken")
+    with pytest.raises(KeyboardInterrupt):  # in the second epoch, whose length the first one told
+        run(tmp_path / "out", send(signal.SIGTERM, "task loss matching", 5))
+    assert_same_numbers(run(tmp_path / "out"), unbroken)
+
+
 def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:
     def twice(stage: str, done: int, total: int | None) -> None:
         if stage == "moments":

@@ -48,6 +48,19 @@ KINDS = {
 }
 
 
+@pytest.mark.parametrize("most", [None, 8])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_pass_goes_on_after_its_first_batches(kind: str, most: int | None) -> None:
+    batches = Batches(KINDS[kind][0](), size=4, most=most, shuffle=True)
+    start = None if batches.order is None else batches.order.get_state()
+    whole = [b.labels.tolist() for b in batches]
+    for first in range(len(whole) + 1):
+        if batches.order is not None:
+            batches.order.set_state(start)
+        assert [b.labels.tolist() for b in batches.iterate(first)] == whole[first:]
+        assert most is not None or batches.count_batches() == len(whole)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_data_is_read_whole_in_order_and_again(kind: str) -> None:
     make, sizes = KINDS[kind]

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -145,6 +146,32 @@ def test_columns_of_texts_and_images_are_prepared() -> None:
                                          "label": [0, 1]}).cast_column("image", datasets.Image())
     how = suture.ImagePreprocessing(size=(2, 2))
     assert next(iter(Batches(Prepared(images, how)))).source.tolist() == torch.ones(2, 1, 2, 2).tolist()
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_examples_without_labels_are_no_pair(n: int) -> None:
+    class Alone(Dataset[Any]):
+        def __init__(self, items: list[Any]) -> None:
+            self.items = items
+
+        def __len__(self) -> int:
+            return len(self.items)
+
+        def __getitem__(self, index: int) -> Any:
+            return self.items[index]
+
+    def measure(texts: Any) -> Any:
+        return torch.tensor([[len(t)] for t in texts])
+
+    [batch] = Batches(Prepared(Alone(["a", "to", "the"][:n]), measure))
+    assert (batch.source.tolist(), batch.labels) == ([[1], [2], [3]][:n], None)
+    images = Alone([torch.ones(3, 4 + k, 5) for k in range(n)])
+    [batch] = Batches(Prepared(images, suture.ImagePreprocessing(size=(2, 2))))
+    assert (batch.source.shape, batch.labels) == ((n, 3, 2, 2), None)
+    [batch] = Batches(Alone([[torch.ones(4), np.array(k)] for k in range(n)]))
+    assert (batch.source.shape, batch.labels.tolist()) == ((n, 4), [*range(n)])
+    [batch] = Batches(Alone([(torch.ones(4), np.array(k)) for k in range(n)]))
+    assert batch.labels.tolist() == [*range(n)]
 
 
 class Plain(nn.Module):

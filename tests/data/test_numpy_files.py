@@ -104,6 +104,14 @@ def test_labels_that_are_large_numbers(label: int, words: str, tmp_path: Path) -
         open_source(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize("shape", [(9, 4, 4, 3), (9, 2)])
+def test_no_array_is_bad(shape: tuple[int, ...], tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros(shape, np.uint8), y=np.arange(9) % 3)
+    found = open_pair(tmp_path / "a.npz", skip_bad=True)
+    assert sum(map(len, found)) == 9
+    assert not any("cannot be used" in one.note for one in found)
+
+
 @pytest.mark.parametrize("spec", ["", " ", "hf:", "#train"])
 def test_no_name_is_no_data(spec: str) -> None:
     with pytest.raises(SutureError, match=r"expected (the name or path of data|a path), got"):

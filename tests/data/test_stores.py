@@ -225,10 +225,16 @@ def test_links_that_lead_back_are_not_followed(tmp_path: Path) -> None:
     whole = [len(open_source(f"{tmp_path / 'all'}", split=s)) for s in ("train", "test")]
     (tmp_path / "all" / "ant" / "again").symlink_to(tmp_path / "all")
     (tmp_path / "all" / "bee" / "me").symlink_to(tmp_path / "all" / "bee")
+    for one, other in (("ant", "cat"), ("cat", "ant")):
+        (tmp_path / f"more-{one}").mkdir()
+        (tmp_path / f"more-{one}" / "turn").symlink_to(tmp_path / f"more-{other}")
+    (tmp_path / "all" / "cat" / "more").symlink_to(tmp_path / "more-ant")
     assert [len(open_source(f"{tmp_path / 'all'}", split=s)) for s in ("train", "test")] == whole
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "cat").symlink_to(tmp_path / "all" / "cat")
     assert [len(open_source(f"{tmp_path / 'other'}", split=s)) for s in ("train", "test")] == [1, 1]
+    (tmp_path / "more-ant" / "a.png").write_bytes(encoded(RGB))  # once, not again at every turn
+    assert sum(len(open_source(f"{tmp_path / 'all'}", split=s)) for s in ("train", "test")) == sum(whole) + 1
 
 
 def test_without_pillow_no_image_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,8 +86,7 @@ def make_auxiliary(like: Any, n: int, *, kinds: Sequence[str] | None = None, see
         seed: seed of all draws (default 0); the global random state is neither read nor changed.
 
     Returns:
-        `n` examples in the form of `like`: same nesting, dtype, device and
-        shapes.
+        `n` examples in the form of `like`: same nesting, dtype, device and shapes.
 
     Raises:
         SutureError: inputs of another kind, empty or not finite; no kinds, unknown kinds or kinds that do not

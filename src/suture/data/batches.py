@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from suture._base import (
+    FOREIGN,
     SutureError,
     convert_tensors,
     expect,
     hash_object,
     is_count,
     report_errors,
-    run_foreign,
 )
 from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
 from suture.data.collation import ExampleStream, collate
@@ -72,9 +72,9 @@ class Batches:
         self.complete, self._prepared = complete, data if isinstance(data, Prepared) else None
         self._listed: bool | None = None
         self._counted: int | None = None
+        self.order: torch.Generator | None = None
         generator = torch.Generator().manual_seed(seed) if shuffle else None
         self._stream, self._exact = self._open_stream(get_raw(data), size, generator, rows), exact
-        self.order = generator if find_rows(get_raw(data)) is not None else None
         if exact and (there := self.count_examples()) is not None:
             self._check_number(there)
 
@@ -94,6 +94,7 @@ class Batches:
         n, take = found
         if n == 0:
             raise self._make_empty_error()
+        self.order = generator
         rows = torch.arange(n) if rows is None else rows
         rows = rows if self._most is None else rows[:self._most]
         if take is None:
@@ -142,7 +143,7 @@ class Batches:
     def iterate(self, first: int) -> Iterator[Batch]:
         """Yield the batches of a pass, which is not watched, after the first ones.
 
-        These are not read where suture makes the batches.
+        These are not read where the data are tensors, arrays or examples of `suture.sources`.
         """
         return self._read(first)
 
@@ -169,10 +170,10 @@ class Batches:
         return made.source, made.target, made.labels
 
     def _read(self, first: int = 0) -> Iterator[Batch]:
-        """Yield the batches after the first ones, which are not read where suture makes the batches."""
+        """Yield the batches after the first ones (`iterate`)."""
         empty, left, labelled = True, self._most, None
-        jump = first if isinstance(self._stream, RowStream) else 0
-        for k, item in enumerate(self._read_items(jump), jump):
+        done = jump = first if isinstance(self._stream, RowStream) else 0
+        for item in self._read_items(jump):
             if left is not None and left <= 0:
                 return
             batch = item if isinstance(item, Batch) else self._make_batch(*read_batch(item))
@@ -186,9 +187,11 @@ class Batches:
                 expect(labelled in (None, found), f"labels in every batch of {self.name}, or in none", "both",
                        "leave out the examples without a label, or all labels")
                 labelled, batch = found, batch if self.complete is None else self.complete(batch)
-                if k >= first:
+                done += 1  # batches without examples do not count, because nobody sees them
+                if done > first:
                     yield batch if left is None or batch.size <= left else next(cut_batch(batch, left))
                 left = None if left is None else left - batch.size
+        self._counted = done  # which `__len__` may have said wrongly
         if empty and not jump:
             raise self._make_empty_error()
         if left is not None and left > 0 and self._most is not None and not jump:
@@ -199,15 +202,13 @@ class Batches:
         reading = self._stream.iterate(first) if isinstance(self._stream, RowStream) else None
         for k in count(first):
             try:
-                with run_foreign(f"reading the {self.name}"):
-                    reading = iter(self._stream) if reading is None else reading
-                    item = next(reading, _END)
+                reading = iter(self._stream) if reading is None else reading
+                item = next(reading, _END)
             except SutureError:
                 raise
-            except (Exception, SystemExit) as e:
+            except FOREIGN as e:
                 raise SutureError(f"reading batch {k} of {self.name} fails: {explain_reading(e)}") from e
             if item is _END:
-                self._counted = k  # which `__len__` may have said wrongly
                 return
             yield item
 

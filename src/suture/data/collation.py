@@ -13,12 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import default_collate
 
 from suture._base import expect
-from suture.data.forms import Columns, convert_array
+from suture.data.forms import LABELS, Columns, convert_array
 
 IDS, MASK = "input_ids", "attention_mask"
 NO_TOKEN = -100
 """Label of tokens that are not scored, as in PyTorch and transformers."""
-_LABELS = ("labels", "label")
 
 
 class ExampleStream:
@@ -49,7 +48,9 @@ def collate(items: Sequence[Any]) -> Any:
         lengths = {len(one) for one in items}
         expect(len(lengths) == 1, "examples of equally many parts", f"{sorted(lengths)}", "correct the data")
         return [_join([_read_value(v) for v in part]) for part in zip(*items, strict=True)]
-    return _join([_read_value(v) for v in items])
+    joined = _join([_read_value(v) for v in items])
+    # Lists of two are else read as inputs and labels; what comes as a list may hold both.
+    return joined if isinstance(first, list | tuple) else (joined,)
 
 
 def _collate_columns(items: Sequence[Mapping[str, Any]]) -> Columns:
@@ -64,7 +65,7 @@ def _collate_columns(items: Sequence[Mapping[str, Any]]) -> Columns:
     made.padded = bool(tokens)
     lengths = {tuple(map(len, v)) for v in tokens.values()}
     for name, values in columns.items():
-        fill = NO_TOKEN if name in _LABELS else 0 if _is_ragged(values) and tuple(
+        fill = NO_TOKEN if name in LABELS else 0 if _is_ragged(values) and tuple(
             map(len, values)) in lengths else None
         made[name] = _join(values, fill)
     for name, values in tokens.items():

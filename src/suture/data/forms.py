@@ -17,9 +17,10 @@ from suture._base import (
     expect,
     walk_tensors,
 )
+from suture.data.sources.columns import LARGEST_CLASS
 
-_LARGEST = 2**63 - 1
-"""The largest class number that int64 holds."""
+LABELS = ("labels", "label")
+"""Names of the labels in a mapping, the first one before the other."""
 _IMAGE_CHANNELS = {1, 3}
 _TOKENS = ("input_ids", "attention_mask", "token_type_ids")
 
@@ -52,7 +53,7 @@ def read_batch(item: Any) -> tuple[Any, Tensor | None, int | None]:
     """Split a loader's item into inputs, labels and, where the item tells it, the number of examples."""
     given: Any = None
     if isinstance(item, Mapping):
-        name = next((k for k in ("labels", "label") if k in item), None)
+        name = next((k for k in LABELS if k in item), None)
         inputs = item.without([name or ""]) if isinstance(item, Columns) else {
             k: v for k, v in item.items() if k != name}
         given = None if name is None else item[name]
@@ -138,13 +139,12 @@ def convert_array(given: np.ndarray[Any, Any]) -> Tensor:
     """Convert numbers of NumPy to a tensor: float64 to float32, which networks need, unsigned to int64."""
     expect(given.dtype.kind in "biufc", "arrays of numbers", f"one of {given.dtype}",
            "yield tensors of one shape")
-    if given.dtype == np.uint64 and given.size and int(given.max()) > _LARGEST:
+    if given.dtype == np.uint64 and given.size and int(given.max()) > LARGEST_CLASS:
         raise SutureError(f"expected whole numbers below 2**63, got {given.max()}; number the classes from 0")
-    wide = {"f": np.float32, "u": np.int64} if given.dtype.itemsize > 1 else {}
-    keeps = given.dtype.kind == "f" and given.dtype.itemsize <= 4
-    made = given.astype(given.dtype.newbyteorder("=") if keeps else wide.get(
-        given.dtype.kind, given.dtype.newbyteorder("=")))  # a copy, which PyTorch may write to
-    return torch.from_numpy(np.ascontiguousarray(made))
+    largest, other = {"f": (4, np.float32), "u": (1, np.int64)}.get(given.dtype.kind, (64, None))
+    kept = given.dtype.newbyteorder("=") if given.dtype.itemsize <= largest else other
+    # A copy, which PyTorch may write to, and whose axes run forward.
+    return torch.from_numpy(given.astype(kept, order="C"))
 
 
 def _stack_columns(tree: Any, count: int | None) -> Any:

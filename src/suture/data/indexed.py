@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from suture._base import expect, summarise_error
 from suture.data.batch import Prepared
-from suture.data.forms import convert_array
+from suture.data.forms import LABELS, convert_array
 from suture.data.sources.examples import Examples
 
 _ARRAYS = (Tensor, np.ndarray)
@@ -87,7 +87,7 @@ def _holds_examples(data: list[Any]) -> bool:
     first = data[0] if data else None
     if not isinstance(first, Mapping):
         return False
-    label = next((first[k] for k in ("labels", "label") if k in first), None)
+    label = next((first[k] for k in LABELS if k in first), None)
     ids = first.get("input_ids")
     return ((label is not None and np.ndim(label) == 0)
             or (isinstance(ids, list) and bool(ids) and isinstance(ids[0], int)))
@@ -131,5 +131,3 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     last = min(n - 1, max(1, round(share * n)))
     return order[last:].sort().values, order[:last].sort().values
-
-

@@ -93,7 +93,7 @@ class GroupTrainer:
                "write patience=None")
         made = TrainingState(Curves({c: [] for c in self.layers}, {c: [] for c in self.layers}),
                              torch.Generator().manual_seed(derive_seed(recipe.seed, "augmentation", "")),
-                             [*self.layers])
+                             [*self.layers], length=batches.count_batches())
         state = {"training": made, "layers": self.layers, "optimizer": self._optimizer,
                  "micro_batch": self._pass.micro_batch}
         with keeper.keep("task loss matching", state, "tlm") as kept:
@@ -138,7 +138,7 @@ class GroupTrainer:
 
     def _train_epoch(self, batches: Batches, device: torch.device, made: TrainingState, kept: KeptPass,
                      progress: Progress | None) -> None:
-        epoch, epochs, total = made.epoch, self.recipe.epochs, batches.count_batches()
+        epoch, epochs, total = made.epoch, self.recipe.epochs, made.length
         active = self._get_active(made)
         for k, raw in made.read(batches, kept):
             check_batch(raw, self.recipe, self.task)

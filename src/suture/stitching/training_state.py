@@ -55,6 +55,7 @@ class TrainingState:
         epoch: epoch that runs, from 0.
         batch: number of its batches that are done.
         steps: number of steps of all epochs.
+        length: number of batches of an epoch, as the data told it before this one; None where it is unknown.
         sums: of the batches of this epoch.
         order: state of the data's order at the start of this epoch; None before the first, and where suture
             does not shuffle.
@@ -67,6 +68,7 @@ class TrainingState:
     epoch: int = 0
     batch: int = 0
     steps: int = 0
+    length: int | None = None
     sums: list[BatchSums] = field(default_factory=list)
     order: Tensor | None = None
 
@@ -82,6 +84,7 @@ class TrainingState:
 
     def end_epoch(self, batches: Batches) -> None:
         self.epoch, self.batch, self.sums = self.epoch + 1, 0, []
+        self.length = batches.count_batches()
         self.order = None if batches.order is None else batches.order.get_state()
 
     def drop(self, those: Mapping[LayerKey, object]) -> None:

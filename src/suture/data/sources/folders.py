@@ -90,7 +90,8 @@ def _find_images(folder: Path) -> Iterator[str]:
 
 def _leads_back(folder: Path) -> bool:
     """Return True for a link to a folder that it lies in, below which every image would come again."""
-    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+    # Through another link a folder lies in others than those of its own path.
+    return folder.is_symlink() and any(p.resolve().is_relative_to(folder.resolve()) for p in folder.parents)
 
 
 def _refuse_folder(error: OSError) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -147,8 +147,14 @@ class MemoryStore:
 
 def decode_rows(store: Store, kind: ExampleKind, rows: Sequence[int]) -> list[Any] | Tensor:
     """Decode the examples at `rows`; a failure gives a `BadExample`."""
+    stored = _decode_each(store, kind, rows)
+    return stored if isinstance(stored, Tensor) else list(stored)
+
+
+def _decode_each(store: Store, kind: ExampleKind, rows: Sequence[int]) -> Iterator[Any] | Tensor:
+    """Decode one example after another, because several large images may not fit the memory."""
     stored = store.fetch(rows)
-    return stored if isinstance(stored, Tensor) else [decode(one, kind) for one in stored]
+    return stored if isinstance(stored, Tensor) else (decode(one, kind) for one in stored)
 
 
 @dataclass(frozen=True)
@@ -196,9 +202,8 @@ def find_decodable(store: Store, kind: ExampleKind, rows: Tensor,
     Returns:
         Their places in `rows`, and a summary of the bad examples before the last of them, or "".
     """
-    # Decoded one by one, because several large images may not fit the memory.
-    decoded = (decode(one, kind) for chunk in torch.split(rows, _AT_ONCE)
-               for one in store.fetch(chunk.tolist()))
+    decoded = (one for chunk in torch.split(rows, _AT_ONCE)
+               for one in _decode_each(store, kind, chunk.tolist()))
     kept: list[int] = []
     bad, first = 0, ""
     for place, one in enumerate(decoded):
