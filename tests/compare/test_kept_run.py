@@ -29,14 +29,6 @@ FILES = ["comparison.safetensors", "table.csv"]
 SHORT: dict[str, Any] = {"methods": ["dm"], "indices": ["cka"], "ood": None}
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
@@ -45,11 +37,7 @@ def always(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def whole() -> Comparison:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    made = compare(None)
-    torch.set_num_threads(threads)
-    return made
+    return compare(None)
 
 
 def send(sent: int, stage: str = "moments", at: int = 2) -> Callable[[str, int, int | None], None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import suture
 from suture import SutureError
+from suture._base.keeping import checkpoints
 from suture.compare.scoring.chance import ClassCounts
 from suture.compare.scoring.evaluation import Evaluator
 from suture.data import Batch, MicroBatch
@@ -20,6 +22,8 @@ from suture.networks import SitedNetwork
 from suture.ood import OOD, DetectorFitter, EnergyRecipe, ScoreCollector
 from suture.representations import Accumulators
 from tests.support import tiny
+from tests.support.interruptions import assert_same_numbers
+from tests.support.kept_runs import compare
 
 BRIEF: dict[str, Any] = {"ood": None, "methods": [], "indices": ["cka"]}
 FEWER: dict[str, Any] = {"ood": ["tail_energy", "mahalanobis"], "methods": ["dm"], "target_sites": ["block2"]}
@@ -68,7 +72,7 @@ def assert_same(cut: suture.Comparison, plain: suture.Comparison) -> None:
     np.testing.assert_allclose(cut.table["value"], plain.table["value"], rtol=1e-4, atol=1e-5)
     assert cut.arrays.keys() == plain.arrays.keys()
     for name, array in plain.arrays.items():
-        assert cut.arrays[name].shape == array.shape, name
+        np.testing.assert_allclose(cut.arrays[name], array, rtol=1e-3, atol=1e-4, err_msg=name)
 
 
 STAGES = {
@@ -118,6 +122,24 @@ def test_memory_that_runs_out_otherwise_is_one_line(monkeypatch: pytest.MonkeyPa
     limit(monkeypatch, Accumulators, "get_pair", lambda *_: MOST + 1)
     with torch.no_grad(), pytest.raises(SutureError, match="memory ran out in the stage moments"):
         run(**BRIEF)
+
+
+def test_a_checkpoint_after_memory_ran_out_holds_what_the_pass_has(
+        monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if (stage, done) == ("evaluating dm", 2):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    failed = limit(monkeypatch, *STAGES["native"])
+    given: dict[str, Any] = {"methods": ["dm"], "ood": None, "indices": ["cka"]}
+    whole = compare(None, **given)
+    with pytest.raises(KeyboardInterrupt):
+        compare(tmp_path, **given, progress=stop)
+    assert (tmp_path / "checkpoint-evaluating-dm.safetensors").exists()
+    assert_same_numbers(compare(tmp_path, **given), whole)
+    assert len(failed) == 3
 
 
 def test_capture_passes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,13 +109,6 @@ def test_a_first_batch_of_one_or_two_examples_does() -> None:
         np.testing.assert_array_equal(got.matrix("dm.agreement"), wanted.matrix("dm.agreement"))
 
 
-def sound() -> nn.Module:
-    """Return `Normed` without the batch norm whose output depends on the other examples."""
-    network = Normed()
-    network.batch_bn = nn.Identity()  # type: ignore[assignment]
-    return network
-
-
 def test_a_folded_comparison_equals_an_unfolded_one_also_at_a_convolution(
         monkeypatch: pytest.MonkeyPatch) -> None:
     def run() -> suture.Comparison:

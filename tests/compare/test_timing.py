@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 import torch
 
+import suture
 from suture.compare.timing import LEAST_TRIED, Cost, choose_tried, measure_cost
+from tests.support import tiny
 
 
 @pytest.mark.parametrize("count", [200, 500, 10_000])
@@ -38,3 +41,12 @@ def test_a_prediction_counts_passes_and_examples(monkeypatch: pytest.MonkeyPatch
     assert cost.predict(100, 30) == pytest.approx(4 * 3.0 + 50.0)
     assert cost.predict(None, 30) is None
     assert Cost(1.0, 0.5).predict(10, 4) == 8
+
+
+def test_a_dry_run_tells_the_time_of_intervals() -> None:
+    given: dict[str, Any] = {"sites": ["block1"], "methods": [], "indices": ["opd"], "device": "cpu"}
+    plain, cut = (suture.dry_run(tiny.network(), None, tiny.data()[0], jackknife=b, **given).seconds
+                  for b in (0, 20))
+    assert "intervals" not in plain
+    assert cut["intervals"] is not None
+    assert cut["intervals"] > 0

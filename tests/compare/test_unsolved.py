@@ -83,14 +83,6 @@ def check_each_failure(family: str, monkeypatch: pytest.MonkeyPatch, most: int,
         assert (after.loc[~lost, "reason"] == before.loc[~lost, "reason"]).all()
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the calls of several cells come in order
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_each_index_is_missing_alone(monkeypatch):
     check_each_failure("full", monkeypatch, 1, ("indices", INDICES), ("methods", ()))
 
@@ -144,13 +136,3 @@ def test_a_detector_of_the_user_is_missing_at_its_site_alone(error):
     assert len(missing) == 8
     assert missing.index.get_level_values("measure").str.endswith("_mine").all()
     assert set(missing["reason"]) == {str(error)}
-
-
-def test_a_dry_run_tells_the_time_of_intervals():
-    x = torch.randn(20, 5)
-    given: dict[str, Any] = {"sites": ["0"], "methods": [], "indices": ["opd"]}
-    data = x, torch.zeros(20).long()
-    seconds = [suture.dry_run(make_network(0), None, data, jackknife=b, **given).seconds
-               for b in (0, 20)]
-    assert "intervals" not in seconds[0]
-    assert seconds[1]["intervals"] > 0

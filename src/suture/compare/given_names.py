@@ -1,4 +1,4 @@
-"""Checks of options that are names: of methods, of indices and detectors, of the networks."""
+"""Checks of options that are names: of methods, and of the networks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from suture.numbers import METHOD_NAMES
 
 
 def choose_methods(given: Any) -> Any:
-    """Return the names of methods, each once, as a list; None means none."""
+    """Return the names of methods, each once, as a tuple; None means none."""
     listed = (given,) if isinstance(given, str) else () if given is None else keep_parts(given)
     if not isinstance(listed, tuple):
         raise refuse("names of methods", "", 'write methods=["dm", "tlm"]')

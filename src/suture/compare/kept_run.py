@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -59,7 +59,7 @@ class KeptRun:
     folder: Path | None
     previous: Comparison | None
     _keeper: Keeper = NO_KEEPER
-    _finished: tuple[str, ...] = ()
+    _finished: Sequence[str] = ()
 
     def keep(self, setup: Setup) -> Setup:
         """Return the setup with checkpoints in the folder."""
@@ -72,7 +72,7 @@ class KeptRun:
         """Save a result after a stage, and remove the checkpoints of this stage."""
         if self.folder is not None:
             result.save(self.folder)
-            self._finished = tuple(result.meta["stages"])
+            self._finished = result.meta["stages"]
             self._keeper.finish(stage)
 
     def end(self) -> None:
@@ -95,8 +95,9 @@ def open_kept_run(given: CompareOptions) -> Iterator[KeptRun]:
         yield KeptRun(None, given.previous)
         return
     with hold_folder(Path(given.save_to), given.restart) as folder:
-        made = KeptRun(folder, load_earlier(folder))
-        made._finished = tuple(made.previous.meta.get("stages", ())) if made.previous is not None else ()
+        previous = _load_earlier(folder)
+        stages = () if previous is None else previous.meta.get("stages", ())
+        made = KeptRun(folder, previous, _finished=stages)
         try:
             yield made
         except KeyboardInterrupt as e:
@@ -104,7 +105,7 @@ def open_kept_run(given: CompareOptions) -> Iterator[KeptRun]:
             raise
 
 
-def load_earlier(folder: Path) -> Comparison | None:
+def _load_earlier(folder: Path) -> Comparison | None:
     """Return the result in a folder; None if there is none."""
     try:
         return load(folder) if has_comparison(folder) else None

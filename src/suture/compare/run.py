@@ -23,7 +23,6 @@ from suture.compare.fitting.task_loss import (
     measure_own_layers,
     train,
 )
-from suture.compare.interval_time import predict_intervals
 from suture.compare.kept_run import open_kept_run
 from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
 from suture.compare.result import assemble, list_standing_notes, take_over
@@ -31,7 +30,7 @@ from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.scoring.scores import evaluate
 from suture.compare.settings import CompareOptions
 from suture.compare.setup import OTHER_ORDER, Setup, set_up
-from suture.compare.timing import Cost, choose_tried, measure_cost
+from suture.compare.timing import Cost, choose_tried, measure_cost, predict_intervals
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
 from suture.representations import Accumulators, AlignmentRule
@@ -49,8 +48,8 @@ class DryRun:
         examples: numbers of examples of data and test data; None where a stream does not know.
         micro_batch: examples per pass of a network.
         state: bytes of the sums of all cells, for any number of examples.
-        seconds: estimated wall time of each stage; None if the number of examples is unknown. Solving
-            and trained detectors are not included.
+        seconds: estimated wall time of each stage, and of ``intervals`` where there are any; None if the
+            number of examples is unknown. Solving and trained detectors are not included.
         device: device of the run.
         warning: sentence on labels that the target network cannot predict; usually empty.
         notes: sentences on what is scored of the target network's output.
@@ -172,7 +171,8 @@ class _Run:
 def dry_run(given: CompareOptions) -> DryRun:
     """Return sites, shapes, memory of the sums and estimated time of `compare` with the same arguments.
 
-    A few examples pass every stage, at most a tenth of what it is for. `on_stage` and `previous` are ignored.
+    A few examples pass every stage, at most a tenth of what it is for. `on_stage`, `previous`, `save_to`
+    and `restart` are ignored.
 
     Args:
         {options}

@@ -258,8 +258,6 @@ class CompareOptions(Settings):
         "Earlier, perhaps partial result of exactly the same comparison. Its finished stages are not run "
         "again, and a note says so. Changed data, networks, code, settings or versions raise an error that "
         "names them.")] = Field(default=None, kw_only=True)
-
-
     save_to: Annotated[str | PathLike[str] | None, Doc(
         "Folder that the result is saved to after each stage, with checkpoints of long stages about every "
         "minute. The same call goes on from there. It is locked while the run writes to it.",

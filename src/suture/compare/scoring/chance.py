@@ -26,25 +26,19 @@ UNLEARNED = ("the target network is at chance on the first labels of the data, a
 
 
 class ClassCounts:
-    """Counts of labels and predictions by class, added up piece by piece."""
+    """Counts of labels and predictions by class, added up piece by piece: a tensor for each kind."""
 
     def __init__(self) -> None:
-        self._counts: dict[str, Tensor] = {}
+        self.counts: dict[str, Tensor] = {}
 
     def add(self, kind: str, classes: Tensor, width: int) -> None:
         """Add class numbers below `width`, negative ones left out."""
-        counts = torch.bincount(classes[classes >= 0], minlength=width)
-        self._counts[kind] = counts + self._counts.get(kind, 0)
-
-    def copy(self) -> ClassCounts:
-        """Return counts that later additions to these leave alone."""
-        made = ClassCounts()
-        made._counts = dict(self._counts)
-        return made
+        added = torch.bincount(classes[classes >= 0], minlength=width)
+        self.counts[kind] = added + self.counts.get(kind, 0)
 
     def find_most(self) -> dict[str, int]:
         """Return how often the most frequent class of each kind occurs."""
-        return {kind: int(counts.max()) for kind, counts in self._counts.items()}
+        return {kind: int(counts.max()) for kind, counts in self.counts.items()}
 
 
 def count_scored(found: Evaluation) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -140,12 +140,13 @@ class Evaluator:
 
     def _try_piece(self, piece: Batch, number: int) -> None:
         """Evaluate a piece; leave nothing behind if that fails."""
-        undo, origin, counts = remember_lengths(self._list_parts), dict(self._origin), self._classes.copy()
+        undo = (remember_lengths(self._list_parts), _remember_items(self._origin),
+                _remember_items(self._classes.counts))
         try:
             self._evaluate_piece(piece, number)
         except (RuntimeError, MemoryError):
-            undo()
-            self._origin, self._classes = origin, counts
+            for step in undo:
+                step()
             raise
 
     def _evaluate_piece(self, piece: Batch, number: int) -> None:
@@ -265,6 +266,17 @@ class _TargetOutput:
 
     grid: Tensor
     mask: Tensor | None
+
+
+def _remember_items(of: dict[Any, Any]) -> Callable[[], None]:
+    """Return a function that gives `of`, which checkpoints hold, the items back that it has now."""
+    before = dict(of)
+
+    def undo() -> None:
+        of.clear()
+        of.update(before)
+
+    return undo
 
 
 def _get_output(output: Any) -> Tensor:
