@@ -20,6 +20,8 @@ from suture import SutureError
 from suture._base import LOCK, save_tensors
 from suture._base.keeping import checkpoints
 from suture._base.keeping.locks import find_start
+from suture.numbers import NumericalError
+from suture.ood import distances
 from suture.results import Comparison
 from tests.support import tiny
 from tests.support.interruptions import assert_same_numbers
@@ -119,6 +121,22 @@ def test_a_schedule_over_data_of_unknown_length_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):  # in the second epoch, whose length the first one told
         run(tmp_path / "out", send(signal.SIGTERM, "task loss matching", 5))
     assert_same_numbers(run(tmp_path / "out"), unbroken)
+
+
+@pytest.mark.usefixtures("always")
+def test_the_reason_of_missing_scores_outlives_a_pass_that_was_done(tmp_path: Path,
+                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise NumericalError("no test decomposition")
+
+    monkeypatch.setattr(distances, "eigh", fail)
+    given: dict[str, Any] = SHORT | {"ood": suture.OOD(("mahalanobis", "neighbours"))}
+    with pytest.raises(KeyboardInterrupt):
+        compare(tmp_path, progress=send(signal.SIGINT, "evaluating dm"), **given)
+    assert (tmp_path / "checkpoint-evaluating-dm.safetensors").exists()
+    made = compare(tmp_path, **given)
+    assert set(made.matrix("dm.ood_mahalanobis", "reason").to_numpy().ravel()) == {"no test decomposition"}
+    assert_same_numbers(made, compare(None, **given))
 
 
 def test_a_second_signal_ends_the_run_at_once(tmp_path: Path) -> None:

@@ -93,8 +93,9 @@ def test_names_of_loaded_measures_lead_to_no_other_folder(tmp_path):
     assert all(Path(name).name == name and "\0" not in name and "\\" not in name for name in names)
 
 
-def test_a_comparison_is_saved_beside_any_of_its_reports(tmp_path):
-    one_cell().report(tmp_path / "b.html", figures=True)
+@pytest.mark.parametrize("name", ["b.html", "b", "b_figures.html", "b.figures.html"])
+def test_a_comparison_is_saved_beside_any_of_its_reports(tmp_path, name):
+    one_cell().report(tmp_path / name, figures=True)
     save_measured(one_cell(), tmp_path)
     (tmp_path / "c.html").write_text("<html>mine</html>")
     with pytest.raises(SutureError, match=r"c\.html"):

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from functools import cache
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import suture
 from suture import Paired, SutureError, TaskRecipe
+from suture._base import NO_KEEPER, Keeper
+from suture._base.keeping import checkpoints
 from suture.data import Batches
 from suture.networks import SitedNetwork, apply, compute_rate_factor, freeze
 from suture.representations import Alignment, AlignmentRule
@@ -75,6 +78,31 @@ def test_a_layer_that_stops_early_is_the_one_that_stops_alone(patience: int) -> 
         assert together.curves.loss[c] == pytest.approx(alone.curves.loss[c], rel=1e-5)
         assert together.curves.held_out[c] == pytest.approx(alone.curves.held_out[c], rel=1e-5)
         assert len(together.curves.loss[c]) == stopped.get(c, 40)
+
+
+def test_an_objective_that_goes_on_from_a_checkpoint_counts_every_example_once(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    fit = Fit(TaskRecipe(epochs=1), [(0, 1)])
+    ordered = list(zip(*(t.split(8) for t in fit.data), strict=True))
+
+    def find(data: Any, keeper: Keeper = NO_KEEPER, progress: Any = None) -> float:
+        with freeze(fit.network):
+            return fit.trainer.compute_objective(Batches(data), CPU, fit.layers, progress, keeper)[0, 1]
+
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if done == 2:
+            raise InterruptedError
+
+    for other in (ordered, ordered[::-1]):  # a loader may have another order the second time
+        with pytest.raises(InterruptedError):
+            find(ordered, Keeper(tmp_path), stop)
+        assert any(tmp_path.iterdir())
+        keeper = Keeper(tmp_path)
+        assert find(other, keeper) == pytest.approx(find(ordered), rel=1e-9)
+        assert keeper.notes[0].startswith("went on" if other is ordered else "started")
+        keeper.remove_all()
 
 
 def test_the_weights_with_the_best_held_out_objective_are_put_back() -> None:

@@ -33,15 +33,13 @@ class ScoreCollector:
 
     `detectors` has, by name, one detector for each target site. For detectors per cell, the collector keeps
     pooled features (N, F) of the first `SAMPLED_EXAMPLES` examples instead of scores.
-
-    `unsolved` has the reasons of missing scores, by detector and key: numbers without a result.
     """
 
     detectors: Mapping[str, Sequence[Detector]]
     shapes: Sequence[Shape]
-    unsolved: dict[tuple[str, Key], str] = field(default_factory=dict)
     _scores: dict[str, dict[Key, list[Tensor]]] = field(default_factory=dict)
     _features: dict[Key, list[Tensor]] = field(default_factory=dict)
+    _unsolved: dict[tuple[str, Cell], str] = field(default_factory=dict)
 
     def list_parts(self) -> list[list[Tensor]]:
         """Return the lists that `add` appends to."""
@@ -77,11 +75,8 @@ class ScoreCollector:
             if detectors[j].per_cell:
                 pooled = True
                 continue
-            detector = detectors[j]
-            if isinstance(detector, Unfitted):
-                self.unsolved[name, key] = detector.reason
-            with run_detector(detector):
-                found = detector.score(seen)
+            with run_detector(detectors[j]):
+                found = detectors[j].score(seen)
             expect(isinstance(found, Tensor), f"a tensor of scores from the detector {name!r}", found)
             expect(found.shape == (len(x),), f"one score for each example from the detector {name!r}", found)
             self._scores.setdefault(name, {}).setdefault(key, []).append(found.float())
@@ -106,8 +101,13 @@ class ScoreCollector:
                 try:
                     found[:, *cell] = score_features(detector, native, other)
                 except UNSOLVED as e:
-                    self.unsolved[name, cell] = summarise_error(e)
+                    self._unsolved[name, cell] = summarise_error(e)
         return found
+
+    def explain_missing(self, name: str, cell: Cell) -> str:
+        """Return the reason why numbers without a result left no scores of a cell; "" if there are scores."""
+        detector = self.detectors[name][cell[1]]
+        return detector.reason if isinstance(detector, Unfitted) else self._unsolved.get((name, cell), "")
 
 
 def join_parts(of: Mapping[Any, list[Tensor]]) -> None:
@@ -144,18 +144,18 @@ def stack_scores(found: ScoreCollector, method: str, shape: tuple[int, int]) -> 
     return arrays
 
 
-def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: Sequence[str], seed: int,
-                    failed: Mapping[Cell, str],
-                    unsolved: Mapping[tuple[str, Key], str]) -> list[tuple[int, int, str, Estimate, int]]:
+def tabulate_scores(found: ScoreCollector, arrays: Arrays, method: str, shape: tuple[int, int],
+                    names: Sequence[str], seed: int,
+                    failed: Mapping[Cell, str]) -> list[tuple[int, int, str, Estimate, int]]:
     """Return (source, target, measure, estimate, n) of every detector and cell.
 
     Args:
+        found: scores of native and stitched representations.
         arrays: of `stack_scores`, and ``target.spread`` and ``target.scale`` of the evaluation if they exist.
         method, shape: as for `stack_scores`.
         names: of detectors.
         seed: of the confidence intervals.
         failed: cells without a stitched network, with the reason.
-        unsolved: see `ScoreCollector`.
     """
     rows = []
     constant = _find_constant_sites(arrays)
@@ -163,15 +163,15 @@ def tabulate_scores(arrays: Arrays, method: str, shape: tuple[int, int], names: 
         stitched = arrays[f"{method}.score_{name}"][i, j]
         own = f"{method}.native_{name}"
         native = arrays[own][i, j] if own in arrays else arrays[f"native.{name}"][j]
-        reason = failed.get((i, j)) or unsolved.get((name, (i, j))) or (
+        reason = failed.get((i, j)) or found.explain_missing(name, (i, j)) or (
             "the target's representation is constant on the test data" if constant[j]
             else "one example is too few" if len(native) < 2 else "")
         if reason:
-            found = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), make_missing_estimate(reason))
+            values = dict.fromkeys(("ood", "auroc", "ap", "fpr95"), make_missing_estimate(reason))
         else:
             s = estimate_separation(native, stitched, seed)
-            found = {"ood": s.two_sided, "auroc": s.auroc, "ap": s.average_precision, "fpr95": s.fpr95}
-        rows += [(i, j, f"{method}.{what}_{name}", e, len(native)) for what, e in found.items()]
+            values = {"ood": s.two_sided, "auroc": s.auroc, "ap": s.average_precision, "fpr95": s.fpr95}
+        rows += [(i, j, f"{method}.{what}_{name}", e, len(native)) for what, e in values.items()]
     return rows
 
 

@@ -92,8 +92,8 @@ def name_figures_folder(page: Path) -> Path:
 def is_report(path: Path) -> bool:
     """Return True for a page of suture, and for the folder of figures of such a page."""
     if path.is_dir():
-        stem, _, kind = path.name.replace("_figures", ".figures").rpartition(".")
-        pages = [path.with_name(f"{stem}.html"), path.with_name(stem)] if stem and kind == "figures" else []
+        pages = [path.parent / f"{path.name.removesuffix('_figures')}.html",
+                 path.parent / path.name.removesuffix(".figures")]
         return any(name_figures_folder(p) == path and is_report(p) for p in pages if p.is_file())
     return _holds(path, _PAGE_MARK, _HEAD)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from suture._base import NO_KEEPER, Keeper, KeptPass, Progress, SutureError, derive_seed, expect
-from suture.data import Batch, Batches, move_batch, split_rows
+from suture.data import Batch, Batches, go_on, move_batch, split_rows
 from suture.networks import SitedNetwork, disable_gradients, make_optimizer, set_rate
 from suture.stitching.grouped_pass import (
     BatchSums,
@@ -121,19 +121,16 @@ class GroupTrainer:
                           keeper: Keeper = NO_KEEPER) -> dict[LayerKey, float]:
         """Return the mean objective of each layer on any data, without penalty, crops and flips."""
         layers = sort_by_target(layers)
-        made = TrainingState(Curves({}, {}), torch.Generator(), [])
-        with disable_gradients(), keeper.keep("checking convergence", {"sums": made}, "tlm") as kept:
-            kept.fill()
-            for k, batch in made.read(batches, kept):
+        sums: list[BatchSums] = []
+        with disable_gradients(), keeper.keep("checking convergence", {"sums": sums}, "tlm") as kept:
+            for k, batch in go_on(batches, kept):
                 check_batch(batch, self.recipe, self.task)
-                made.sums.append(self._pass.run(layers, move_batch(batch, device), device, backward=False,
-                                                check=True)[1])
-                made.batch = k + 1
+                sums.append(self._pass.run(layers, move_batch(batch, device), device, backward=False,
+                                           check=True)[1])
                 if progress:
                     progress("checking convergence", k + 1, batches.count_batches())
-            kept.finish(made.batch)
-        examples = _count_scored(made.sums)
-        losses = torch.stack([s.loss for s in made.sums]).sum(0).tolist()
+        examples = _count_scored(sums)
+        losses = torch.stack([s.loss for s in sums]).sum(0).tolist()
         return {c: loss / examples for c, loss in zip(layers, losses, strict=True)}
 
     def _train_epoch(self, batches: Batches, device: torch.device, made: TrainingState, kept: KeptPass,

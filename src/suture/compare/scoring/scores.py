@@ -118,8 +118,8 @@ def _evaluate_run(setup: Setup, method: str, fitted: Fitted, before: Arrays,
         return rows, Findings(arrays=arrays, counts=counts, failed=unmade)
     scores = stack_scores(collector, method, setup.shape)
     detection.describe_quality(scores, collector)
-    separations = tabulate_scores(arrays | scores, method, setup.shape, detection.ood.names, seed, failed,
-                                  collector.unsolved)
+    separations = tabulate_scores(collector, arrays | scores, method, setup.shape, detection.ood.names, seed,
+                                  failed)
     rows += [*_measure_distances(setup, method, Fitted(fitted.maps, failed), accumulators),
              *(ScoreRow(*r) for r in separations)]
     return rows, Findings(arrays=arrays | scores, counts=counts, failed=unmade, ood=detection.about)
