@@ -156,3 +156,14 @@ def test_a_network_with_itself_has_the_spectra_of_the_rows_of_each_side(prefix: 
         for side in ("x", "y") if x_first else ("y", "x"):
             wanted = torch.linalg.eigvalsh(getattr(pair.moments, side).gram).flip(0)
             torch.testing.assert_close(getattr(pair, side).values, wanted)
+
+
+def test_rows_that_a_mask_of_one_target_leaves_out_have_a_spectrum_of_their_own() -> None:
+    sources, targets = [Shape(Kind.VECTOR, 3)], [Shape(Kind.TOKENS, 4, (5,)), Shape(Kind.MAP, 4, (1, 5))]
+    generator = torch.Generator().manual_seed(0)
+    x, *ys = (torch.randn(9, *s.dims, generator=generator, dtype=torch.float64) for s in (*sources, *targets))
+    moments = AlignedMoments(sources, targets, precision=torch.float64)
+    moments.update([x], ys, mask_y=torch.arange(5) <= torch.arange(9)[:, None])
+    for j in range(2):
+        pair = moments.get_pair(0, j)
+        torch.testing.assert_close(pair.x.values, torch.linalg.eigvalsh(pair.moments.sxx).flip(0))

@@ -84,7 +84,7 @@ class Accumulators:
         SutureError: no two shapes can be aligned, or tokens of texts are to be flattened.
     """
 
-    scratch = ("settings", "_shapes", "_spectra")
+    scratch = ("settings", "_shapes")
     """Attributes that a checkpoint need not hold."""
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], settings: AccumulatorSettings,

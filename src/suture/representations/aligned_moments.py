@@ -101,7 +101,7 @@ class AlignedMoments:
             number k belongs to fold k modulo `folds`, whatever the batches.
     """
 
-    scratch = ("sources", "targets", "precision", "alignments", "unaligned", "_x", "_y", "_spectra", "_last")
+    scratch = ("sources", "targets", "precision", "alignments", "unaligned", "_x", "_y", "spectra", "_last")
     """Attributes that a checkpoint need not hold."""
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], rule: AlignmentRule = DEFAULT_RULE,

@@ -246,7 +246,8 @@ class Alignment:
     @property
     def source_rows(self) -> Hashable:
         """Key of the rows of the source's matrix: equal keys of one source mean the same rows."""
-        return tuple((p.source, p.resizing) for p in self.parts)
+        # The target's kind of positions too: it decides whose mask leaves out rows.
+        return tuple((p.source, describe_positions(self.target, p.target), p.resizing) for p in self.parts)
 
     @property
     def target_rows(self) -> Hashable:
