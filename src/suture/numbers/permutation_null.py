@@ -1,8 +1,8 @@
 """Null of linear CKA and of RV in closed form: all permutations of the rows of one side, from moments.
 
-The first two moments of tr(K P L P') over permutations P need of each side only the trace, the square norm and
-the squared diagonal of its centred Gram matrix (Kazi-Aoual et al. 1995). A gamma distribution with these two
-moments stands in for the whole null.
+The first two moments of tr(K P L P') over permutations P need of each side only the trace, the square norm
+and the squared diagonal of its centred Gram matrix (Kazi-Aoual et al. 1995). A gamma distribution with these
+two moments stands in for the whole null.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PermutationNull:
         return self.mean + self.std * centred / math.sqrt(self.shape)
 
     def calibrate(self, value: float, largest: float = 1.0, level: float = 0.05) -> float:
-        """Map a value to 0 at the null's 1 - `level` point and to 1 at its largest value; nan if they coincide.
+        """Map a value to 0 at the null's 1 - `level` point and to 1 at its largest; nan if they coincide.
 
         Below that point it is negative.
         """
@@ -68,7 +68,8 @@ class _Gram:
 
     @classmethod
     def of(cls, side: Side) -> _Gram:
-        return cls(side.n, float(torch.trace(side.gram)), float(side.gram.square().sum()), float(side.quartic))
+        trace, norm = torch.trace(side.gram), side.gram.square().sum()
+        return cls(side.n, float(trace), float(norm), float(side.quartic))
 
     @property
     def _spread(self) -> float:
@@ -88,7 +89,7 @@ class _Gram:
 
 
 def describe_cka_null(x: Side, y: Side) -> PermutationNull:
-    """Describe the null of linear CKA, biased HSIC, for sides of `FEWEST_ROWS` rows or more about their means.
+    """Describe the null of biased linear CKA, of sides with at least `FEWEST_ROWS` rows, about their means.
 
     Rows must be independent: permute whole examples where an example has several rows.
     """
