@@ -13,7 +13,8 @@ _TUNING = expand_invariances("translation", "scaling", "permutation", "diagonal"
 _COST = "m³, m the least common multiple of p and q"
 _LARGEST = 4096
 _SHARE = Argument("share", 0.5, 0.01, 1.0,
-                  "Share of the units that are matched, those that correlate best. 1: all, as `soft_matching`.")
+                  "Share of the units that are matched, those that correlate best. 1: all, as "
+                  "`soft_matching`.")
 
 
 def _correlate_units(pair: Pair) -> Floats:
@@ -26,8 +27,8 @@ def _correlate_units(pair: Pair) -> Floats:
     found = np.asarray(pair.correlations[next(kept)][:, next(kept)].cpu().numpy())
     p, q = found.shape
     size = math.lcm(p, q)
-    require(size <= _LARGEST, f"{p} and {q} units that vary have the least common multiple {size}: too many to "
-                              f"match (at most {_LARGEST})")
+    require(size <= _LARGEST, f"{p} and {q} units that vary have the least common multiple {size}: too "
+                              f"many to match (at most {_LARGEST})")
     return found.repeat(size // p, 0).repeat(size // q, 1)
 
 
@@ -57,7 +58,7 @@ def soft_matching(pair: Pair) -> float:
 
 
 @define_index("soft_matching_partial", "soft matching (partial)", _TUNING, argument=_SHARE,
-              formula="max_P Σ P_ij r_ij / s, P ≥ 0 with row sums up to 1/p, column sums up to 1/q and total s",
+              formula="max_P Σ P_ij r_ij / s, P ≥ 0 with row sums up to 1/p, column sums up to 1/q, total s",
               source="Kapoor, Williams and Khosla 2026 (arXiv 2602.19331); their score is 1 - s (1 - this)",
               cost=_COST, smooth=False, span=(-1.0, 1.0), null=None)
 def soft_matching_partial(pair: Pair, share: float) -> float:
