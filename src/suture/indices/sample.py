@@ -150,6 +150,11 @@ class Sample:
         return len(self.x.values)
 
     @property
+    def independent(self) -> int:
+        """The same number, as rows are drawn."""
+        return self.n
+
+    @property
     def sides(self) -> tuple[tuple[str, Rows], ...]:
         """Both sides by name."""
         return ("source", self.x), ("target", self.y)

@@ -42,6 +42,10 @@ from suture.numbers.moments import merge_blocks as merge_blocks
 from suture.numbers.moments import to_double as to_double
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
+from suture.numbers.permutation_null import FEWEST_ROWS as FEWEST_ROWS
+from suture.numbers.permutation_null import PermutationNull as PermutationNull
+from suture.numbers.permutation_null import describe_cka_null as describe_cka_null
+from suture.numbers.permutation_null import describe_debiased_null as describe_debiased_null
 from suture.numbers.records import RECORDS as RECORDS
 from suture.numbers.records import Arrays as Arrays
 from suture.numbers.records import Bools as Bools

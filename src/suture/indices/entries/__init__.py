@@ -13,7 +13,7 @@ from suture.indices.definition import FROM_MOMENTS, Index, Needs
 from suture.indices.entries.regression import FOLDS as FOLDS
 from suture.numbers import register_measure
 
-_ORDER = ("cka", "cca", "procrustes", "regression", "overlap", "distances", "neighbours")
+_ORDER = ("cka", "cca", "procrustes", "matching", "regression", "overlap", "distances", "neighbours")
 """Files in the order of tables; the others follow by name."""
 
 

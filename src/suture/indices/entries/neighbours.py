@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import numpy as np
 
-from suture.indices.definition import Argument, Needs, define_index, expand_invariances, require
+from suture.indices.definition import (
+    LEAST_EXAMPLES,
+    Argument,
+    Needs,
+    define_index,
+    expand_invariances,
+    require,
+)
 from suture.indices.sample import Sample
 from suture.numbers import Floats, Ints
 
@@ -16,6 +26,7 @@ _COST = "n² p once per site and k, n k per cell"
 # Largest share of tied neighbours: above it the rule for ties chose most neighbours, alike on both sides.
 _SHARE = 0.5
 _ZERO = 1e-12  # largest cosine that rounding gives to orthogonal rows
+_ADDED = 1e-6  # added to the denominator of CKNNA by Huh et al. 2024
 
 
 def _require_directions(sample: Sample) -> None:
@@ -59,6 +70,53 @@ def jaccard(sample: Sample, k: float) -> float:
     """
     shared = (_rank_neighbours(*_find_neighbours(sample, int(k))) > 0).sum(1)
     return float((shared / (2 * int(k) - shared)).mean())
+
+
+@define_index("mutual_knn", "mutual k-NN", _RAYS, needs=Needs.ROWS, least=3, argument=_K, cost=_COST,
+              formula="mean over rows of |N ∩ N'| / k, with N and N' the k nearest other rows in source and "
+                      "target",
+              source="Huh et al. 2024, The platonic representation hypothesis, eq. 11",
+              chance=lambda sample, k: k / (sample.n - 1))
+def mutual_knn(sample: Sample, k: float) -> float:
+    """Mean share of the k nearest neighbours of each row that source and target have in common, by cosine
+    similarity, ties to the lower row number; depends on k and on the number of rows (Huh et al. 2024).
+    """
+    shared = (_rank_neighbours(*_find_neighbours(sample, int(k))) > 0).sum(1)
+    return float((shared / int(k)).mean())
+
+
+@define_index("cknna", "CKNNA", _RAYS, needs=Needs.ROWS, least=LEAST_EXAMPLES, argument=replace(_K, low=2),
+              formula="HSIC₁(M K, M L) / (sqrt(HSIC₁(Mx K, Mx K) HSIC₁(My L, My L)) + 1e-6), K and L the "
+                      "cosine similarities, Mx and My 1 at the k nearest other rows, M = Mx My, HSIC₁ the "
+                      "unbiased estimator of Song et al. 2012",
+              source="Huh et al. 2024, appendix A, and their code (platonic-rep, metrics.py)",
+              cost="n² p once per site and k, n² per cell", span=(-1.0, 1.0), symmetric=None)
+def cknna(sample: Sample, k: float) -> float:
+    """CKA of the cosine similarities of neighbours alone: pairs of rows of which the second is among the k
+    nearest of the first, in both source and target (Huh et al. 2024). As in the authors' code, 1e-6 is added
+    to the denominator, so identical representations come below 1.
+    """
+    source, target = _find_neighbours(sample, int(k))
+    masks = [_mask_neighbours(found) for found in (source, target)]
+    x, y = (side.unit @ side.unit.T * mask for (_, side), mask in zip(sample.sides, masks, strict=True))
+    own = [_estimate_masked_hsic(m, m) for m in (x, y)]
+    require(min(own) > 0, "HSIC of neighbours with themselves is not positive")
+    return _estimate_masked_hsic(masks[1] * x, masks[0] * y) / (math.sqrt(own[0] * own[1]) + _ADDED)
+
+
+def _mask_neighbours(found: Ints) -> Floats:
+    """Return a matrix (n, n) with 1 at the neighbours (n, k) of every row, 0 elsewhere."""
+    mask = np.zeros((len(found), len(found)))
+    np.put_along_axis(mask, found, 1.0, 1)
+    return mask
+
+
+def _estimate_masked_hsic(a: Floats, b: Floats) -> float:
+    """Estimate HSIC without bias from matrices (n, n) with a zero diagonal (Song et al. 2012, eq. 5)."""
+    n = len(a)
+    crossed = a.sum(0) @ b.sum(1)
+    return float(((a * b.T).sum() + a.sum() * b.sum() / ((n - 1) * (n - 2)) - 2 * crossed / (n - 2))
+                 / (n * (n - 3)))
 
 
 @define_index("rank_similarity", "rank similarity", _RAYS, needs=Needs.ROWS, least=3, argument=_K, cost=_COST,
