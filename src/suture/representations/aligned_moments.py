@@ -91,6 +91,16 @@ def find_shared_sequences(*sides: Sequence[Shape]) -> list[int]:
     return sorted(first & second)
 
 
+def _check_masks(first: Tensor, second: Tensor) -> None:
+    """Raise `SutureError` if two masks (N, T) of tokens that are matched one by one differ."""
+    if first is second or torch.equal(first, second):
+        return
+    row = int((first != second).any(1).int().argmax())
+    raise SutureError(f"the attention masks differ: {int(first[row].sum())} unpadded tokens for the "
+                      f"source and {int(second[row].sum())} for the target in example {row}; "
+                      f"{_ONE_TOKENIZER}")
+
+
 class AlignedMoments:
     """Moments of every cell that can be aligned: accumulated batch by batch for each part, and then merged.
 
@@ -162,17 +172,15 @@ class AlignedMoments:
             source, target = (" or ".join(map(str, sorted(found))) for found in lengths)
             raise SutureError(f"expected as many tokens on both sides, got {source} for the source and "
                               f"{target} for the target; {_ONE_TOKENIZER}")
-        if first is None or second is None or first is second or torch.equal(first, second):
-            return
-        row = int((first != second).any(1).int().argmax())
-        raise SutureError(f"the attention masks differ: {int(first[row].sum())} unpadded tokens for the "
-                          f"source and {int(second[row].sum())} for the target in example {row}; "
-                          f"{_ONE_TOKENIZER}")
+        if first is not None and second is not None:
+            _check_masks(first, second)
 
     def _add(self, moments: PairMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Masks,
              mask_y: Masks) -> None:
         grids_x, masks = self._x.read(xs, mask_x, self.precision)
         grids_y, masks_y = (grids_x, masks) if self._same else self._y.read(ys, mask_y, self.precision)
+        for grid in masks.keys() & masks_y.keys():
+            _check_masks(masks[grid].flatten(1), masks_y[grid].flatten(1))
         try:
             moments.update(grids_x, grids_y, masks | masks_y)
         except NonFiniteError as e:
