@@ -3,6 +3,7 @@
 from suture.indices import PAPER_EXAMPLES as PAPER_EXAMPLES
 from suture.representations.accumulators import Accumulators as Accumulators
 from suture.representations.accumulators import AccumulatorSettings as AccumulatorSettings
+from suture.representations.aligned_moments import AlignedMoments as AlignedMoments
 from suture.representations.aligned_moments import Cell as Cell
 from suture.representations.alignment import DEFAULT_RULE as DEFAULT_RULE
 from suture.representations.alignment import Alignment as Alignment
@@ -11,6 +12,7 @@ from suture.representations.alignment import Part as Part
 from suture.representations.alignment import View as View
 from suture.representations.alignment import get_row_mask as get_row_mask
 from suture.representations.alignment import to_grid as to_grid
+from suture.representations.left_out import pair_turned_cells as pair_turned_cells
 from suture.representations.recognition import NO_CHANNELS as NO_CHANNELS
 from suture.representations.recognition import UNKNOWN as UNKNOWN
 from suture.representations.recognition import Evidence as Evidence
