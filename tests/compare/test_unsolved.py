@@ -131,11 +131,11 @@ def test_every_factorisation_of_a_comparison_fails_in_turn(monkeypatch: pytest.M
     monkeypatch.setattr(factorisations, "_factorise", counter)
     monkeypatch.setattr(compare_run, "match", keep_match)
     monkeypatch.setattr(compare_run, "describe_moments", keep)
-    whole = run("orthogonal", **EVERYTHING)
+    whole = run("full", **EVERYTHING)
     monkeypatch.undo()
     (setup, accumulators, _, *rest), (start, end) = kept[0], places
 
-    def run_moments(k: int | None) -> tuple[pd.DataFrame, list[str], FailingCall, bool]:
+    def run_moments(k: int | None) -> tuple[pd.DataFrame, list[str], FailingCall]:
         for moments in accumulators.tables.values():
             moments.spectra = Spectra()
         call = FailingCall(k)
@@ -143,18 +143,29 @@ def test_every_factorisation_of_a_comparison_fails_in_turn(monkeypatch: pytest.M
         matched = solve(setup, accumulators)
         found = describe(setup, accumulators, matched, *rest)
         table = pd.DataFrame(found.rows).set_index(["source", "target", "measure"]).sort_index()
-        return table, [*found.notes, *matched.fitted.failed.values()], call, bool(matched.fitted.failed)
+        return table, [*found.notes, *matched.fitted.failed.values()], call
 
-    before, _, inner, _ = run_moments(None)
+    before, _, inner = run_moments(None)
     assert inner.calls == counter.calls[start:end]
     for k in range(len(inner.calls)):
-        after, notes, call, _ = run_moments(k)
+        after, notes, call = run_moments(k)
         check(before, after, call, notes, 1)
     outer = [k for k in range(len(counter.calls)) if not start <= k < end]
     assert outer
     for k in outer:
-        after, call = run_counted(monkeypatch, k, "orthogonal", **EVERYTHING)
+        after, call = run_counted(monkeypatch, k, "full", **EVERYTHING)
         check(values(whole), values(after), call, after.meta["notes"], 2)
+
+
+def test_a_first_map_that_cannot_be_drawn_is_missing_in_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = EVERYTHING | {"indices": (), "jackknife": 0, "detectors": ()}
+    before, counter = run_counted(monkeypatch, None, "orthogonal", **given)
+    drawn = counter.calls.index("QR decomposition")
+    after, call = run_counted(monkeypatch, drawn, "orthogonal", **given)
+    check(values(before), values(after), call, [], 1)
+    missing = after.table[after.table["value"].isna()]
+    assert set(missing["source"]) == {"0"}
+    assert missing["measure"].str.startswith("tlm.").all()
 
 
 @pytest.mark.parametrize("intervals", [False, True])
@@ -166,7 +177,7 @@ def test_each_index_is_missing_alone(intervals: bool, monkeypatch: pytest.Monkey
     blocks = [MomentBlock(Moments.of(x[k::5], y[k::5])) for k in range(5)]
     monkeypatch.setattr(factorisations, "_factorise", counter := FailingCall())
     before = of_blocks(blocks, INDICES, intervals=intervals)
-    for k in range(0, len(counter.calls), 4 if intervals else 1):
+    for k in range(0, len(counter.calls), 8 if intervals else 1):
         monkeypatch.setattr(factorisations, "_factorise", call := FailingCall(k))
         after = of_blocks(blocks, INDICES, intervals=intervals)
         changed = [name for name in before if repr(before[name]) != repr(after[name])]
