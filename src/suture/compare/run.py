@@ -206,8 +206,7 @@ def dry_run(given: CompareOptions) -> DryRun:
 
 
 def _take_examples(batch: Batch, n: int) -> Batches:
-    one = next(iter(cut_batch(batch, n)))
-    return Batches([Batch(one.source, one.target, one.labels)])
+    return Batches([next(iter(cut_batch(batch, n)))])
 
 
 def paper(seed: int = 0) -> dict[str, Any]:

@@ -92,9 +92,10 @@ class GroupTrainer:
         recipe = self.recipe
         expect(recipe.patience is None or held_out is not None, "held-out data for early stopping", "none",
                "write patience=None")
-        made = TrainingState(Curves({c: [] for c in self.layers}, {c: [] for c in self.layers}),
-                             torch.Generator().manual_seed(derive_seed(recipe.seed, "augmentation", "")),
-                             [*self.layers], length=batches.count_batches())
+        made = TrainingState(curves=Curves({c: [] for c in self.layers}, {c: [] for c in self.layers}),
+                             generator=torch.Generator().manual_seed(
+                                 derive_seed(recipe.seed, "augmentation", "")),
+                             active=[*self.layers], length=batches.count_batches())
         state = {"training": made, "layers": self.layers, "optimizer": self._optimizer,
                  "micro_batch": self._pass.micro_batch}
         with keeper.keep("task loss matching", state, "tlm") as kept:
@@ -106,6 +107,7 @@ class GroupTrainer:
                     self._stop_early(self._measure_held_out(held_out, device, made, keeper), recipe.patience,
                                      made)
                 made.end_epoch(batches)
+                made.sums, made.length = [], batches.count_batches()
                 kept.step(made.steps, now=keeper.has(_name_held_out(made.epoch)))
                 keeper.finish(_HELD_OUT)
             kept.finish(made.steps)
