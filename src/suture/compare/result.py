@@ -20,7 +20,7 @@ from suture.compare.key import (
 from suture.compare.records import Findings
 from suture.compare.scoring.chance import CHANCE, describe_counts
 from suture.compare.setup import Setup
-from suture.data import Batches, SeenData
+from suture.data import Batches, SeenData, join_memory_notes
 from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
 from suture.results import COLUMNS, Comparison, describe_flaw
 
@@ -67,7 +67,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
         "fingerprints": list(setup.fingerprints), "device": str(settings.torch_device),
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
-        "notes": [*dict.fromkeys([*found.reuse, *list_standing_notes(setup, chance), *found.notes])],
+        "notes": join_memory_notes([*found.reuse, *list_standing_notes(setup, chance), *found.notes]),
         "data": {name: dict(about) for name, about in setup.data.about.items()},
         "versions": collect_versions(), "created": get_time(),
         "command": " ".join(sys.argv),
