@@ -33,7 +33,7 @@ from suture.cli.options import (
 )
 from suture.compare import Settings
 from suture.data import Examples
-from suture.indices import Value, compare_arrays, merged_moments
+from suture.indices import Value, merged_moments, of_files
 from suture.networks import (
     Recipe,
     Site,
@@ -174,7 +174,7 @@ def indices(
         expect(len(paths) == 2, "a source and a target", f"{len(paths)} paths",
                "to merge moments write --moments")
         how = {name: options[name] for name in ("jackknife", "sample", "seed")}
-        found = compare_arrays(paths[0], paths[1], names, save=save, **how)
+        found = of_files(paths[0], paths[1], names, save=save, **how)
     _print_values(found)
     if save is not None:
         console.print(f"moments: {clean(str(save))}", soft_wrap=True)

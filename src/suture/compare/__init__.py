@@ -3,6 +3,7 @@
 >>> comparison = suture.compare(network_a, network_b, data=train, test=test)
 """
 
+from suture.compare.arrays.comparison import compare_arrays as compare_arrays
 from suture.compare.kept_run import hold_folder as hold_folder
 from suture.compare.run import DryRun as DryRun
 from suture.compare.run import compare as compare

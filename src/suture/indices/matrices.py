@@ -34,12 +34,12 @@ ArraySource = Annotated[Any, PlainValidator(_read_source)]
 
 
 @checked
-def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "default", *,
-                   jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
-                   save: FilePath | None = None) -> dict[str, Value]:
+def of_files(source: ArraySource, target: ArraySource, indices: Names = "default", *,
+             jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
+             save: FilePath | None = None) -> dict[str, Value]:
     """Compute structural indices of two matrices with the same rows, from arrays or files.
 
-    >>> suture.compare_arrays("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
+    >>> indices.of_files("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
 
     Args:
         source, target: (n, p) and (n, q): an array or tensor, a ``.npy``, ``.npz`` or ``.safetensors`` file
@@ -104,14 +104,15 @@ def _describe(given: Any) -> str:
 
 def _open_array(given: Any) -> Any:
     """Open a matrix; a file is mapped or read, never unpickled."""
-    array = (_read_file(given) if isinstance(given, Path)
+    array = (open_array_file(given) if isinstance(given, Path)
              else given if isinstance(given, Tensor) else np.asarray(given))
     expect(array.ndim == 2, "a matrix (n, columns)", f"shape {tuple(array.shape)} in {_describe(given)}",
            "pool or flatten it first")
     return array
 
 
-def _read_file(path: Path) -> Any:
+def open_array_file(path: Path) -> Any:
+    """Map a ``.npy`` file, or read the one array of another file; nothing is unpickled."""
     expect(path.suffix in _ENDINGS and path.is_file(),
            f"a file of arrays ({', '.join(_ENDINGS)}) or a folder of them", f"{str(path)!r}")
     try:
