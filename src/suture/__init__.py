@@ -56,7 +56,8 @@ _NAMES = {
     "stitching": ("Family", "StitchingLayer", "TaskRecipe"),
     "ood": ("OOD", "EnergyRecipe", "Thresholds"),
     "results": ("Comparison", "load"),
-    "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "paper", "stitch"),
+    "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "paper",
+                "stitch"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 _ROOMS = ("indices", "zoo")

@@ -4,6 +4,8 @@
 """
 
 from suture.compare.arrays.comparison import compare_arrays as compare_arrays
+from suture.compare.arrays.files import ArrayFile as ArrayFile
+from suture.compare.arrays.options import ArrayOptions as ArrayOptions
 from suture.compare.kept_run import hold_folder as hold_folder
 from suture.compare.run import DryRun as DryRun
 from suture.compare.run import compare as compare

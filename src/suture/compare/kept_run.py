@@ -29,7 +29,6 @@ from suture.results import (
     remove_temporary,
 )
 
-
 S = TypeVar("S", bound=SharedSetup)
 
 

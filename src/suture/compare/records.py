@@ -96,11 +96,10 @@ class SharedSetup:
         return Accumulators(self.source.shapes, self.target.shapes, self.settings.accumulator_settings,
                             self.settings.alignment, same=self.source is self.target)
 
-    def check_memory(self) -> None:
-        """Check that the sums of all cells fit into the memory of the device."""
+    def check_memory(self, instead: str) -> None:
+        """Check that the sums of all cells fit into the memory of the device; `instead` is the advice."""
         check_free_memory(self.make_accumulators().nbytes_planned, self.settings.torch_device,
-                          "the sums of all cells",
-                          "give fewer sites, jackknife=0, or indices of one alignment at a time")
+                          "the sums of all cells", instead)
 
 
 class FittedMap(NamedTuple):

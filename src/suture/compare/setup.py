@@ -147,7 +147,7 @@ def set_up(given: CompareOptions) -> Setup:
                  _find_unfit(a, b, settings), scored,
                  target is source or (prints[0] == prints[1] and type(source) is type(target)),
                  target is source and first.source is first.target)
-    made.check_memory()
+    made.check_memory("give fewer sites, jackknife=0, or indices of one alignment at a time")
     if settings.method_names:
         _look_ahead(made, first)
         made = replace(made, warning=check_training_labels(made, first))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from suture._base import NO_KEEPER, Keeper, SutureError, get_time, report_out_of_memory, takes
 from suture.compare.arrays.options import ArrayOptions, describe_settings
@@ -18,7 +17,7 @@ from suture.compare.result import build_comparison, take_over
 from suture.compare.settings import Settings
 from suture.data import Batches, MicroBatch
 from suture.indices import Value, of_files
-from suture.representations import PAPER_EXAMPLES, Accumulators
+from suture.representations import PAPER_EXAMPLES, Accumulators, AlignmentError
 from suture.results import Comparison
 
 STAGE = "moments"
@@ -117,15 +116,19 @@ def _set_up(given: ArrayOptions) -> ArraySetup:
     names = settings.names or (("arrays", "arrays") if target is source else ("source", "target"))
     made = ArraySetup(settings, source, target, data, (names[0], names[1]), key, MicroBatch(reader.rows),
                       reader, list(_list_notes(reader)))
-    made.check_memory()
+    try:
+        made.check_memory("write indices='cka@flatten' for wide arrays, give fewer, or jackknife=0")
+    except AlignmentError as e:
+        raise SutureError(f"{str(e).partition(';')[0]}; write kinds='tokens:1,14x14' for patches after a "
+                          "class token, or indices such as cka@pool") from e
     return made
 
 
 def _list_notes(reader: ArrayReader) -> Sequence[str]:
     sides = [reader.source] + [reader.target] * (reader.target is not reader.source)
-    lists = [a.where for s in sides for a in s.arrays if isinstance(a.given, list) and len(a.dims) == 2]
-    return [f"{', '.join(lists)}: each array of the list is read as one example of tokens (T, D); of batches "
-            "(n, D) write numpy.concatenate(list)"] if lists else []
+    lists = [a.where for s in sides for a in s.arrays if a.looks_cut]
+    return [f"{', '.join(lists)}: each array of the list is read as one example of tokens (T, D); if they "
+            "are batches (n, D), write numpy.concatenate(list)"] if lists else []
 
 
 def _measure(setup: ArraySetup) -> Findings:

@@ -11,7 +11,18 @@ import torch
 from pydantic import Field, InstanceOf, PlainValidator, SkipValidation
 from typing_extensions import Doc
 
-from suture._base import Count, FilePath, Progress, Seed, SutureError, Whole, keep_parts, list_options, options
+from suture._base import (
+    Count,
+    FilePath,
+    Progress,
+    Seed,
+    SutureError,
+    Whole,
+    expect,
+    keep_parts,
+    list_options,
+    options,
+)
 from suture.compare.settings import CompareOptions, Settings
 from suture.indices import ArraySource, Named
 from suture.representations import DEFAULT_RULE, AlignmentRule
@@ -90,6 +101,8 @@ class ArrayOptions:
                               "{'name': array} for the target too")
         if self.save is not None:
             raise SutureError("save= is for the moments of two matrices; write save_to= for a folder")
+        expect(not self.restart or self.save_to is not None, "restart with a folder", "no folder",
+               "write save_to=")
         _ = self.settings
 
     def _check_matrices(self) -> None:

@@ -85,7 +85,7 @@ def open_sides(source: Mapping[Any, Any], target: Mapping[Any, Any] | None, kind
                dtype: torch.dtype) -> ArrayReader:
     """Open the arrays of both sides; without a target, or with the same arrays, both sides are one object."""
     given = {"source": _read_names("source", source)}
-    if target is not None:
+    if target is not None and target is not source:
         given["target"] = _read_names("target", target)
         if list(given["target"]) == list(given["source"]) and all(
                 x is given["source"][name] for name, x in given["target"].items()):

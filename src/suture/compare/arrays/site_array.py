@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import SutureError, describe_value, expect, run_foreign, summarise_error
+from suture._base import SutureError, describe_value, expect, run_foreign, show_value, summarise_error
 from suture.indices import open_array_file
 from suture.representations import Kind, Shape, ShapeOverride
 
@@ -42,6 +42,14 @@ class SiteArray:
     def __len__(self) -> int:
         return len(self.lengths) if self.lengths is not None else _find_shape(self.given)[0]
 
+    @property
+    def looks_cut(self) -> bool:
+        """True for a list that may hold batches (n, D) of one matrix, rather than examples (T, D)."""
+        if not isinstance(self.given, list) or len(self.dims) != 2:
+            return False
+        *most, last = [len(one) for one in self.given]
+        return len(set(most)) == 1 and last <= most[0]
+
     @cached_property
     def values(self) -> int:
         """Number of values of one example, padding included."""
@@ -53,7 +61,9 @@ class SiteArray:
             with run_foreign(f"reading {self.where}"):
                 part = self.given[start:stop]
             if not isinstance(part, list):
-                return _as_tensor(part, dtype)
+                x = _as_tensor(part, dtype)
+                expect(x.shape == (stop - start, *self.dims), f"examples of shape {self.dims}", x)
+                return x
             examples = [_as_tensor(one, dtype) for one in part]
         except (OSError, RuntimeError, TypeError, ValueError) as e:
             raise SutureError(f"{self.where} cannot be read: {summarise_error(e)}; check the file") from e
@@ -71,8 +81,8 @@ class SiteArray:
         if kind is None and like.ndim > 3 and self.dims[-3] == self.dims[-2] != self.dims[-1]:
             raise SutureError(f"shape {tuple(like.shape)} of {self.where} does not tell where the channels "
                               "are; write kinds='map' for (N, C, H, W), or kinds='map:last' for (N, H, W, C)")
+        how = ShapeOverride(_KINDS[like.ndim]) if kind is None else _parse_kind(self.where, kind)
         try:
-            how = ShapeOverride(_KINDS[like.ndim]) if kind is None else ShapeOverride.parse(kind)
             if self.lengths is not None:
                 expect(how.kind is Kind.TOKENS, "tokens", kind, "write tokens, or leave it out")
             made = how.build_shape(like, lengths=() if self.lengths is None else self.dims[:1])
@@ -98,6 +108,14 @@ class SiteArray:
                            "everywhere")
 
 
+def _parse_kind(where: str, kind: str) -> ShapeOverride:
+    try:
+        return ShapeOverride.parse(kind)
+    except SutureError:
+        raise SutureError(f"expected map, map:last, tokens, tokens:1, tokens:1,14x14 or vector as the kind "
+                          f"of {where}, got {show_value(kind)}") from None
+
+
 def open_site(where: str, given: Any) -> SiteArray:
     """Open an array by what it is; files are mapped, never unpickled.
 
@@ -120,8 +138,9 @@ def _open(where: str, given: Any) -> Any:
     if isinstance(given, str | os.PathLike):
         given = open_array_file(Path(given))
     if isinstance(given, Tensor):
-        expect(not (given.is_complex() or given.is_nested or given.is_quantized or given.is_meta),
-               f"real numbers in {where}", given, "give a tensor of floats")
+        expect(not given.is_nested, f"a tensor of one shape in {where}", "a nested one", "write x.unbind()")
+        expect(not (given.is_complex() or given.is_quantized or given.is_meta), f"real numbers in {where}",
+               given, "give a tensor of floats")
         return given.detach() if given.layout is torch.strided else given.detach().to_dense()
     if isinstance(given, np.ndarray) and given.dtype == object and given.ndim == 1:
         given = list(given)
@@ -199,6 +218,7 @@ def _refuse_other_numbers(where: str, given: Any) -> None:
 
 def _as_tensor(part: Any, dtype: torch.dtype) -> Tensor:
     if isinstance(part, Tensor):
+        expect(not part.is_complex(), "real numbers", part)
         return part.detach().cpu().to(dtype)
     with np.errstate(over="ignore"):
         # A copy, because mapped files are read-only.

@@ -6,14 +6,13 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from suture._base import NO_KEEPER, Progress, SutureError, is_out_of_memory, summarise_error
-from suture.compare.fitting.token_share import TokenShare
 from suture.compare.fitting.index_rows import describe_indices
+from suture.compare.fitting.token_share import TokenShare
 from suture.compare.records import (
     Findings,
     Fitted,
