@@ -171,21 +171,28 @@ def arrays(
     expect(len(paths) in (1, 2), "one file of arrays or two", f"{len(paths)} paths")
     with hold_folder(out, options["restart"]):
         check_file(out / "report.html")
-        source, *target = (dict(ArrayFile(path)) for path in dict.fromkeys(paths))
+        source, *others = (dict(ArrayFile(path)) for path in dict.fromkeys(paths))
         if labels is not None and labels not in source:
             raise make_unknown_error("array for --labels", labels, source)
-        classes = None if labels is None else [side.pop(labels, None) for side in (source, *target)][0]
-        stems = [path.stem for path in paths]
-        names = (stems[0], stems[-1]) if len(paths) == 1 or stems[0] != stems[1] else tuple(map(str, paths))
-        how = {name: options[name] for name in ("jackknife", "sample", "seed", "precision", "device")}
+        classes = None if labels is None else source[labels]
+        for of in (source, *others):
+            of.pop(labels, None)
         listed = options["indices"]
+        how = {name: options[name] for name in ("jackknife", "sample", "seed", "precision", "device")}
         with show_progress() as progress:
-            made = compare_arrays(source, *target, indices=() if listed == "none" else split_names(listed) or (),
-                                  names=names, kinds=_split_kinds(kind or []), labels=classes,
+            made = compare_arrays(source, others[0] if others else None,
+                                  () if listed == "none" else split_names(listed) or (),
+                                  names=_name_files(paths), kinds=_split_kinds(kind or []), labels=classes,
                                   progress=progress, save_to=out, **how)
         print_verdict(made)
         page = write_report([made], out / "report.html", read_record(ReportOptions, options))
     console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(page))}", soft_wrap=True)
+
+
+def _name_files(paths: list[Path]) -> tuple[str, str]:
+    """Return the names of two files, or that of one twice."""
+    a, b = paths[0], paths[-1]
+    return (str(a), str(b)) if a.stem == b.stem and a != b else (a.stem, b.stem)
 
 
 def _split_kinds(given: list[str]) -> dict[str, str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, overload
 
 from suture._base import NO_KEEPER, Keeper, SutureError, get_time, report_out_of_memory, takes
 from suture.compare.arrays.options import ArrayOptions, describe_settings
@@ -16,7 +17,7 @@ from suture.compare.records import Findings, SharedSetup
 from suture.compare.result import build_comparison, take_over
 from suture.compare.settings import Settings
 from suture.data import Batches, MicroBatch
-from suture.indices import Value, of_files
+from suture.indices import Named, Value, of_files
 from suture.representations import PAPER_EXAMPLES, Accumulators, AlignmentError
 from suture.results import Comparison
 
@@ -52,7 +53,17 @@ class ArraySetup(SharedSetup):
     keeper: Keeper = NO_KEEPER
 
 
-@takes(ArrayOptions)
+@overload
+def compare_arrays(source: Mapping[Any, Any], target: Mapping[Any, Any] | None = None,
+                   indices: Iterable[Named] | Named = "default", **options: Any) -> Comparison: ...
+
+
+@overload
+def compare_arrays(source: Any, target: Any, indices: Iterable[Named] | Named = "default",
+                   **options: Any) -> dict[str, Value]: ...
+
+
+@takes(ArrayOptions)  # type: ignore[misc]  # the overloads do not list the options again
 def compare_arrays(given: ArrayOptions) -> Comparison | dict[str, Value]:
     """Compare arrays by name, such as features that were saved earlier, without any network.
 
