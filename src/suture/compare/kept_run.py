@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from suture._base import (
     NO_KEEPER,
@@ -17,8 +19,7 @@ from suture._base import (
     listen_to_signals,
 )
 from suture.compare.key import shorten_key
-from suture.compare.settings import CompareOptions
-from suture.compare.setup import Setup
+from suture.compare.records import SharedSetup
 from suture.results import (
     Comparison,
     give_up_result,
@@ -28,6 +29,21 @@ from suture.results import (
     refuse_foreign,
     remove_temporary,
 )
+
+S = TypeVar("S", bound=SharedSetup)
+
+
+class Kept(Protocol):
+    """Options of a comparison that say where it is kept."""
+
+    @property
+    def save_to(self) -> str | PathLike[str] | None: ...
+
+    @property
+    def restart(self) -> bool: ...
+
+    @property
+    def previous(self) -> Comparison | None: ...
 
 
 @contextmanager
@@ -65,7 +81,7 @@ class KeptRun:
     _keeper: Keeper = NO_KEEPER
     _finished: Sequence[str] = ()
 
-    def keep(self, setup: Setup) -> Setup:
+    def keep(self, setup: S) -> S:
         """Return the setup with checkpoints in the folder."""
         if self.folder is None:
             return setup
@@ -73,7 +89,8 @@ class KeptRun:
         if self.restart:
             self._keeper.remove_all()
             give_up_result(self.folder)
-        return replace(setup, keeper=self._keeper)
+        made: S = replace(setup, keeper=self._keeper)  # type: ignore[type-var]  # a dataclass
+        return made
 
     def save(self, result: Comparison, stage: str) -> None:
         """Save a result after a stage, and remove the checkpoints of this stage."""
@@ -104,7 +121,7 @@ def report_checkpoints(setup: Setup) -> None:
 
 
 @contextmanager
-def open_kept_run(given: CompareOptions) -> Iterator[KeptRun]:
+def open_kept_run(given: Kept) -> Iterator[KeptRun]:
     """Hold the folder of a comparison in a block. An interruption says what was kept."""
     if given.save_to is None:
         yield KeptRun(None, given.previous)
