@@ -17,7 +17,8 @@ from suture.data.indexed import RowStream
 
 def spread_rows(total: int, n: int) -> Tensor:
     """Return the numbers of at most `n` of `total` examples, evenly spread."""
-    return torch.linspace(0, total - 1, min(n, total), dtype=torch.float64).round().long().unique()
+    rows = torch.linspace(0, total - 1, min(n, total), dtype=torch.float64).round().long()
+    return torch.as_tensor(torch.unique(rows))
 
 
 def choose_rows(stream: Iterable[Any], rows: Tensor) -> Iterable[Any] | None:

@@ -1,4 +1,4 @@
-"""The informational residual: what a stitched representation does not hold of the target's, within classes."""
+"""The informational residual: what a stitched representation lacks of the target's, within classes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ class InformationalResidual:
     """Share of the target's variance within classes that a stitched representation does not hold.
 
     Attributes:
-        free: 1 - max(0, r)², r the correlation of S - S_c and T - T_c over all rows and channels: 0 where they
-            are proportional, 1 where S shares nothing but the class. Free of offsets and of scale.
-        strict: sum |S - T|² / sum |T - T_c|²: 1 where S is no better than the class mean T_c. No upper limit.
+        free: 1 - max(0, r)², r the correlation of S - S_c and T - T_c over all rows and channels: 0 where
+            they are proportional, 1 where S shares nothing but the class. Free of offsets and of scale.
+        strict: sum |S - T|² / sum |T - T_c|²: 1 where S is no better than the class mean T_c. No upper
+            limit.
         null: the 5 % point of `free` when examples are permuted within classes; nan where it is unknown.
         p: p-value of a `free` as small under these permutations; nan where it is unknown.
     """
@@ -92,7 +93,7 @@ def _to_share(correlation: float) -> float:
 def _describe_permutations(products: Tensor, classes: Tensor) -> tuple[float, float]:
     """Return mean and standard deviation of sum K[e, pi(e)] over permutations pi within classes."""
     mean = variance = 0.0
-    for c in classes.unique():
+    for c in torch.unique(classes):
         rows = (classes == c).nonzero()[:, 0]
         k, m = products[rows][:, rows], len(rows)
         mean += float(k.sum()) / m

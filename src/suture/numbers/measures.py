@@ -131,8 +131,8 @@ _OF_METHOD = {
     "natural_distance": ("natural distance", 0, 2, False, False, (
         "Squared Fréchet distance of representations stitched by {method} from the target's own ones, over "
         "the outer radius of the natural range at this site: above 1 where label-preserving shifts of the "
-        "input move no representation so far while the network still works. Paired test examples; interval by "
-        "the delta method over examples. No upper limit.")),
+        "input move no representation so far while the network still works. Paired test examples; interval "
+        "by the delta method over examples. No upper limit.")),
     "informational_residual": ("informational residual", 0, 1, False, False, (
         "1 - max(0, r)², r the correlation of S and T on test data after the class means are taken out: S "
         "stitched by {method}, T the target's own representation, class means from the fitting data. 1 where "

@@ -36,6 +36,6 @@ def pick_rows(x: Tensor, shape: Shape, masks: Masks, most: int) -> Tensor:
     kept = rows.new_ones(rows.shape[:2], dtype=torch.bool) if kept is None else kept.flatten(1)
     middle = (torch.arange(wanted, device=rows.device) + 0.5) / wanted
     places = (middle * kept.sum(1, keepdim=True)).long()
-    order = (~kept).int().argsort(1, stable=True)
+    order = (~kept).int().argsort(dim=1, stable=True)
     index = order.gather(1, places.clamp(max=rows.shape[1] - 1))
     return rows.gather(1, index[..., None].expand(-1, -1, rows.shape[2]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -37,10 +37,10 @@ _Key = tuple[int, Shape]
 
 
 class _Means(NamedTuple):
-    """Class means (K, L, width), and the index of each test example's class, -1 without a mean."""
+    """Class means (K, L, width), and the place of each test example's class, -1 without a mean."""
 
     means: Tensor
-    index: Tensor
+    places: Tensor
 
 
 @dataclass(eq=False)
@@ -98,8 +98,13 @@ class ExampleRows:
         shape = self.setup.shape
         arrays = {f"{method}.{name}": stack_cells(of, shape) for name, of in nulls.items()}
         arrays[f"{method}.distance"] = stack_cells(distances, (*shape, 3))
-        return rows, Findings(arrays=arrays, ood={"range": self.range.as_record(),
-                                                  "classes": self.classes_from})
+        return rows, Findings(arrays=arrays, ood=self._describe())
+
+    def _describe(self) -> dict[str, Any]:
+        of = self.setup.settings.detection
+        assert of is not None
+        return {"range": self.range.as_record(), "classes": self.classes_from,
+                "thresholds": asdict(of.thresholds)}
 
     def _scale(self, distance: Estimate, j: int) -> Estimate:
         """Return a distance in units of the outer radius of its site."""
@@ -108,10 +113,10 @@ class ExampleRows:
             return make_missing_estimate(distance.reason or f"no natural range: {outer.reason}")
         if outer.value <= 0:
             return make_missing_estimate("no natural range: no shift moves the representations of this site")
-        return Estimate(*(x / outer.value for x in (distance.value, distance.low, distance.high)))
+        return Estimate(distance.value / outer.value, distance.low / outer.value, distance.high / outer.value)
 
     def _measure_cell(self, cell: Cell, fitted: FittedMap) -> tuple[Estimate, InformationalResidual]:
-        i, j = cell
+        j = cell[1]
         key, relu = self._get_key(cell), self.setup.settings.relu
         weight, bias = (t.to(self.rows[key]) for t in fitted)
         stitched = F.linear(self.rows[key], weight, bias)
@@ -123,10 +128,10 @@ class ExampleRows:
         if relu or self.means is None:
             return distance, _make_missing(_RELU if relu else self._explain_no_means())
         mine, theirs = self.means[key], self.means[j]
-        has = mine.index >= 0
+        has = mine.places >= 0
         return distance, estimate_informational_residual(
             stitched[has].flatten(1), self.search.natives[j][has].flatten(1),
-            F.linear(mine.means, weight, bias).flatten(1), theirs.means.flatten(1), mine.index[has],
+            F.linear(mine.means, weight, bias).flatten(1), theirs.means.flatten(1), mine.places[has],
             self.setup.settings.seed)
 
     def _explain_no_means(self) -> str:
@@ -188,7 +193,7 @@ class ExampleRows:
         for batch in self._fit_batches:
             for _, (of, classes) in self.setup.pieces.map(batch, self.setup.settings.torch_device,
                                                           self._run_both):
-                for c in classes.unique().tolist():
+                for c in torch.unique(classes).tolist():
                     mine = classes == c
                     counts[c] = counts.get(c, 0) + int(mine.sum())
                     for key, rows in of.items():
@@ -197,11 +202,11 @@ class ExampleRows:
                         sums[key][c] = added if before is None else before + added
         kept = sorted(c for c, count in counts.items() if count >= FEWEST_OF_CLASS)
         place = {c: k for k, c in enumerate(kept)}
-        index = torch.tensor([place.get(c, -1) for c in self._classes[0].tolist()])
-        if not kept or not bool((index >= 0).any()):
+        places = torch.tensor([place.get(c, -1) for c in self._classes[0].tolist()])
+        if not kept or not bool((places >= 0).any()):
             return None
         return {key: _Means(torch.stack([of[c] / counts[c] for c in kept]).float(),
-                            index.to(next(iter(of.values())).device)) for key, of in sums.items()}
+                            places.to(next(iter(of.values())).device)) for key, of in sums.items()}
 
     @disable_gradients()
     def _run_both(self, piece: Batch) -> tuple[dict[_Key | int, Tensor], Tensor]:

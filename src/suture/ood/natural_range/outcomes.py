@@ -80,7 +80,7 @@ def compare_outcomes(shifted: Outcome, native: Outcome, seed: int = 0) -> Estima
     hits, before = shifted.classes == wanted, native.classes == wanted
     if native.counts is None:
         return estimate_hit_ratio(hits.numpy(), before.numpy(), seed)
-    per_text = [torch.stack([part.sum() for part in h.float().split(native.counts.tolist())]).numpy()
+    per_text = [torch.stack([part.sum() for part in torch.split(h.float(), native.counts.tolist())]).numpy()
                 for h in (hits, before)]
     return estimate_ratios(per_text[0][None], per_text[1], seed)[0]
 

@@ -10,7 +10,7 @@ from typing import Any
 from suture.numbers import Estimate, make_missing_estimate
 
 WORKS_NOWHERE = 0.02
-"""Largest severity that still counts as none: a network that breaks there works under no shift of this kind."""
+"""Largest severity that counts as none: a network that breaks there works under no shift of this kind."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class NaturalRange:
         if not found:
             return make_missing_estimate(self.reason or self._explain(site)
                                          or "no shift breaks the network"), ""
-        least = min(found, key=lambda k: k.distances[site].value)
-        of = [k.distances[site] for k in found]
-        return Estimate(least.distances[site].value, min(e.low for e in of), min(e.high for e in of)), least.name
+        least, of = min(found, key=lambda k: k.distances[site].value), [k.distances[site] for k in found]
+        value = least.distances[site].value
+        return Estimate(value, min(e.low for e in of), min(e.high for e in of)), least.name
 
     def find_outer(self, site: int) -> tuple[Estimate, str]:
         """Return the largest distance at which the network still works under some kind, and this kind.
@@ -85,12 +85,12 @@ class NaturalRange:
         if not found:
             return make_missing_estimate(self.reason or self._explain(site)
                                          or "the network works under no shift"), ""
-        most = max(found, key=lambda k: k.distances[site].value)
-        of = [k.distances[site] for k in found]
-        return Estimate(most.distances[site].value, max(e.low for e in of), max(e.high for e in of)), most.name
+        most, of = max(found, key=lambda k: k.distances[site].value), [k.distances[site] for k in found]
+        value = most.distances[site].value
+        return Estimate(value, max(e.low for e in of), max(e.high for e in of)), most.name
 
     def is_open(self, site: int) -> bool:
-        """Return True if the outer radius is of a shift that never breaks the network, and so a lower bound."""
+        """Return True if the outer radius is that of a shift that never breaks the network: a lower bound."""
         name = self.find_outer(site)[1]
         return any(k.name == name and not k.breaks for k in self.kinds)
 
@@ -122,5 +122,6 @@ def _read_kinds(stored: Sequence[Mapping[str, Any]]) -> tuple[ShiftRange, ...]:
 
 
 def _read_estimate(stored: Mapping[str, Any]) -> Estimate:
-    numbers = (math.nan if stored[part] is None else stored[part] for part in ("value", "low", "high"))
-    return Estimate(*numbers, reason=stored["reason"])
+    value, low, high = (math.nan if stored[part] is None else stored[part]
+                        for part in ("value", "low", "high"))
+    return Estimate(value, low, high, stored["reason"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -105,11 +106,10 @@ class RangeSearch:
 
     def _find_crossing(self, points: Sequence[_Point], part: str) -> float:
         """Return the severity at which a curve through the points falls below the threshold."""
-        for one, other in zip(points, points[1:], strict=False):
-            above, below = (getattr(p.works, part) - self.works for p in (one, other))
+        for one, other in pairwise(points):
+            above, below = (float(getattr(p.works, part)) - self.works for p in (one, other))
             if below < 0:
-                share = above / (above - below)
-                return one.severity + share * (other.severity - one.severity)
+                return one.severity + above / (above - below) * (other.severity - one.severity)
         return points[-1].severity
 
     def _try(self, shift: Shift, name: str, severity: float) -> _Point:

@@ -30,11 +30,11 @@ VERSION = "shifts/1"
 Shift = Callable[[Any, float, torch.Generator], Any]
 """Function from a batch of inputs, a severity in (0, 1] and a generator on the CPU to shifted inputs."""
 _NOISE, _BRIGHTNESS, _CONTRAST, _MIXING = 4.0, 4.0, 10.0, 0.6
-"""Standard deviations of noise and brightness, factor of contrast, and share of another image, at severity 1."""
+"""Standard deviations of noise and brightness, factor of contrast, share of another image, at severity 1."""
 
 
 def _add_noise(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    drawn = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
+    drawn: Tensor = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
     return x + _NOISE * severity**2 * _compute_spread(x) * drawn
 
 
