@@ -34,8 +34,9 @@ _NOISE, _BRIGHTNESS, _CONTRAST, _MIXING = 4.0, 4.0, 10.0, 0.6
 
 
 def _add_noise(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    drawn: Tensor = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
-    return x + _NOISE * severity**2 * _compute_spread(x) * drawn
+    drawn = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
+    noise: Tensor = _NOISE * severity**2 * _compute_spread(x) * drawn
+    return x + noise
 
 
 def _lower_contrast(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
