@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from itertools import count, zip_longest
 from typing import Any
@@ -28,6 +29,7 @@ from suture.data.loaders import count_loaded_examples, report_reading
 from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.libraries import is_stream
+from suture.data.spread import choose_rows, pick_examples, spread_rows
 
 _END: Any = object()
 
@@ -144,6 +146,22 @@ class Batches:
         These are not read where the data are tensors, arrays or examples of `suture.sources`.
         """
         return self._read(first)
+
+    def spread(self, n: int) -> list[Batch]:
+        """Return batches of at most `n` examples, evenly spread over the data.
+
+        The others are not read where suture can choose examples by number.
+        """
+        total = self.count_examples()
+        if total is None:
+            total = sum(batch.size for batch in self._read())
+        rows = spread_rows(total, n)
+        chosen = choose_rows(self._stream, rows)
+        if chosen is None:
+            return list(pick_examples(self._read(), rows))
+        few = copy(self)
+        few._stream, few.watched, few._most = chosen, False, None
+        return list(few._read())
 
     def read_again(self) -> SeenData:
         """Read all data of a `watched` stream, and return what was seen."""

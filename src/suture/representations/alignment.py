@@ -265,6 +265,11 @@ class Alignment:
         """Key of the rows of the target's matrix: equal keys of one target mean the same rows."""
         return tuple(p.target for p in self.parts)
 
+    def apply(self, x: Tensor, masks: Masks = None) -> Tensor:
+        """Bring a batch of the source's representations to the target's positions, with its own channels."""
+        return self.assemble([part.resizing.resize_grid(to_grid(x, self.source, part.source, masks))
+                              for part in self.parts])
+
     def assemble(self, parts: list[Tensor]) -> Tensor:
         """Build the target's representation from the grids (N, D, H, W, C) of its `parts`."""
         if len(self.target.size) == 1:
