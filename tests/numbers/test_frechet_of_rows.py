@@ -16,7 +16,7 @@ MAP = torch.tensor([[1, 0.3, 0, 0], [0, 0.7, 0.2, 0], [0.5, 0, 1, 0], [0, 0, 0.3
 def draw(seed, n=200, rows=5):
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(3, n, rows, 4, generator=generator, dtype=torch.float64)
-    native = noise[0] * torch.tensor([3, 2, 1, 0.2]) + noise[1, :, :1]  # rows of one example depend on each other
+    native = noise[0] * torch.tensor([3, 2, 1, 0.2]) + noise[1, :, :1]  # rows of an example depend
     return native, native @ MAP.T + 0.4 + 0.5 * noise[2]
 
 

@@ -46,8 +46,8 @@ def test_the_finding_comes_first_with_its_counts():
 
 def test_marked_cells_carry_no_claim():
     made = comparison(detectors=("maha",))
-    told = summarise_findings(made).sentences[1]
-    source, target = re.search(r"telling, (\S+) into (\S+):", told).groups()
+    telling = summarise_findings(made).sentences[1]
+    source, target = re.search(r"telling, (\S+) into (\S+):", telling).groups()
     marked = mark(made, "tlm", [(source, target)])
     after = summarise_findings(marked)
     assert f"{source} into {target}:" not in " ".join(after.sentences)

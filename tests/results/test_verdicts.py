@@ -38,7 +38,7 @@ def alone(works, distance=(0.5,), residual=(0.4,), p=0.0, mark="", by=BY):
     return judge_cell(CellEvidence(Estimate(*works), Estimate(*distance), Estimate(*residual), p, mark), by)
 
 
-@pytest.mark.parametrize(("works", "rest", "word", "said"), [
+@pytest.mark.parametrize(("works", "rest", "word", "parts"), [
     ((0.95,), {}, SIMILAR, ("0.95", "natural distance 0.50", "residual 0.40")),
     ((0.95,), {"distance": (9.1,)}, ARTEFACT, ("0.95", "9.10 times")),
     ((0.95,), {"distance": (1.2, 0.9, 1.5)}, NOT_SHOWN, ("1.20", "0.90 to 1.50")),
@@ -56,10 +56,10 @@ def alone(works, distance=(0.5,), residual=(0.4,), p=0.0, mark="", by=BY):
     ((0.80, 0.76, 0.84), {}, UNPROVEN, ("0.76 to 0.84",)),
     ((NAN, NAN, NAN, "no labels"), {}, UNPROVEN, ("no labels",)),
 ])
-def test_planted_cells(works, rest, word, said):
+def test_planted_cells(works, rest, word, parts):
     found, reason = alone(works, **rest)
     assert found == word
-    assert all(part in reason for part in said)
+    assert all(part in reason for part in parts)
 
 
 @pytest.mark.parametrize(("works", "distance", "word"), [

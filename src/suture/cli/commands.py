@@ -155,8 +155,8 @@ def _inspect_every_call(network: nn.Module, inputs: Any) -> Iterator[tuple[Site,
             yield site, e
 
 
-@command(list_parameters(ArrayOptions, only=("indices", "jackknife", "sample", "seed", "precision", "device")),
-         REPORT, RESTART)
+@command(list_parameters(ArrayOptions, only=("indices", "jackknife", "sample", "seed", "precision",
+                                             "device")), REPORT, RESTART)
 def arrays(
     paths: Annotated[list[Path], typer.Argument(
         help="SOURCE, and TARGET unless it is the same: .npz, .safetensors or .npy files, or folders of .npy "
@@ -176,7 +176,7 @@ def arrays(
             raise make_unknown_error("array for --labels", labels, source)
         classes = None if labels is None else source[labels]
         for of in (source, *others):
-            of.pop(labels, None)
+            of.pop(labels or "", None)
         listed = options["indices"]
         how = {name: options[name] for name in ("jackknife", "sample", "seed", "precision", "device")}
         with show_progress() as progress:

@@ -13,6 +13,7 @@ from suture._base import (
     NO_KEEPER,
     RESTART,
     Keeper,
+    Progress,
     SutureError,
     check_folder,
     hold_lock,
@@ -44,6 +45,9 @@ class Kept(Protocol):
 
     @property
     def previous(self) -> Comparison | None: ...
+
+    @property
+    def progress(self) -> Progress | None: ...
 
 
 @contextmanager
@@ -112,7 +116,7 @@ class KeptRun:
         return f"interrupted; kept in {str(self.folder)!r}: {', '.join(kept)}; {again} goes on from there"
 
 
-def report_checkpoints(setup: Setup) -> None:
+def report_checkpoints(setup: SharedSetup) -> None:
     """Say through the progress function what was taken over from checkpoints."""
     while setup.keeper.notes:
         note = setup.keeper.notes.pop(0)

@@ -24,12 +24,18 @@ from suture._base import (
 from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
-from suture.data.indexed import RowStream, find_rows, get_raw
+from suture.data.indexed import (
+    RowStream,
+    choose_rows,
+    find_rows,
+    get_raw,
+    pick_examples,
+    spread_rows,
+)
 from suture.data.loaders import count_loaded_examples, report_reading
 from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.libraries import is_stream
-from suture.data.spread import choose_rows, pick_examples, spread_rows
 
 _END: Any = object()
 

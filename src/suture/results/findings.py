@@ -130,9 +130,9 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
         gap = np.nan_to_num(gap - sign * other, nan=-np.inf)
     best = int(np.argmax(np.where(usable, gap, -np.inf)))
     i, j = map(int, np.unravel_index(best, value.shape))
-    told = (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: {by.words} {value[i, j]:.2f} "
+    words = (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: {by.words} {value[i, j]:.2f} "
             f"by task loss matching, {far[i, j]:.1f} times as far out as natural inputs reach")
-    return told + ("." if other is None or math.isnan(other[i, j])
+    return words + ("." if other is None or math.isnan(other[i, j])
                    else f"; direct matching {other[i, j]:.2f}.")
 
 
