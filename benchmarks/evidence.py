@@ -1,7 +1,7 @@
 """What natural ranges, natural distances and informational residuals cost on top of direct matching.
 
-A network of the digits is stitched to itself at its six sites, with and without them. The digits are repeated,
-because the cost does not grow with the number of examples and a grid's does.
+A network of the digits is stitched to itself at its six sites, with and without them. The digits are
+repeated, because the cost does not grow with the number of examples and a grid's does.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import sys
 
 import torch
-from common import claim, header, seconds
 
 import suture
+from common import claim, header, seconds
 from suture import OOD, zoo
 
 
@@ -26,7 +26,8 @@ def main(copies: int = 10) -> int:
 
         def run(ood: OOD | None, fit: tuple[torch.Tensor, ...] = fit,
                 test: tuple[torch.Tensor, ...] = test) -> float:
-            return seconds(lambda: suture.compare(network, None, fit, test, methods=["dm"], indices=(), ood=ood))
+            return seconds(lambda: suture.compare(network, None, fit, test, methods=["dm"], indices=(),
+                                                  ood=ood))
 
         plain, whole = run(None), run(OOD(()))
         print(f"{len(test[0])} test images, 36 cells: {plain:.1f} s without, {whole:.1f} s with evidence")

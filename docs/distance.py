@@ -32,7 +32,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
                 "base": Recipe(epochs=6, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True),
                 "tlm": TaskRecipe(epochs=20, batch_size=50, lr=5e-3, schedule="cosine")},
 }
-WORDS = ("similar", "artefact", "shares the labels only", "works, not shown similar", "dissimilar", "unproven")
+WORDS = ("similar", "artefact", "shares the labels only", "works, not shown similar", "dissimilar",
+         "unproven")
 
 
 def trained(name: str, seed: int, base: zoo.ImageSet, test: zoo.ImageSet) -> torch.nn.Module:
@@ -88,7 +89,8 @@ def page() -> None:
     parts = []
     for name, s in SETTINGS.items():
         if (HERE / f"distance-{name}-cells.csv").exists():
-            cells, ranges = (pd.read_csv(HERE / f"distance-{name}-{what}.csv") for what in ("cells", "ranges"))
+            cells, ranges = (pd.read_csv(HERE / f"distance-{name}-{what}.csv")
+                             for what in ("cells", "ranges"))
             seeds = ", ".join(map(str, sorted(cells.seed.unique())))
             parts += [f"### {name}", "", f"`{s['network']}`, seeds {seeds}, n = {cells.n_fit[0]} fitting and "
                       f"{cells.n_test[0]} test images, ranges and distances on 200 of them.", "",
@@ -98,7 +100,8 @@ def page() -> None:
 
 def _write_ranges(ranges: pd.DataFrame) -> list[str]:
     """Return the table of the radii by site, in the order of seeds."""
-    lines = ["| site | inner radius | set by | outer radius | set by | outer without that kind |", "|---" * 6 + "|"]
+    lines = ["| site | inner radius | set by | outer radius | set by | outer without that kind |",
+             "|---" * 6 + "|"]
     own = ranges[ranges.into == "itself"]
     whole = own[own.range == "built-in shifts"]
     for site, of in whole.groupby("site", sort=False):
@@ -116,10 +119,12 @@ def _list(values: pd.Series[float]) -> str:
 
 def _write_verdicts(cells: pd.DataFrame) -> list[str]:
     """Return the table of verdicts, in the order of seeds, and of distances of the cells that work."""
-    lines = ["| into | by | " + " | ".join(WORDS) + " | marked | natural distance where it works, median (most) |",
+    lines = ["| into | by | " + " | ".join(WORDS)
+             + " | marked | natural distance where it works, median (most) |",
              "|---" * (len(WORDS) + 4) + "|"]
     for (into, method), group in cells.groupby(["into", "method"], sort=False):
-        counts = [", ".join(str(int((g.verdict == w).sum())) for _, g in group.groupby("seed")) for w in WORDS]
+        counts = [", ".join(str(int((g.verdict == w).sum())) for _, g in group.groupby("seed"))
+                  for w in WORDS]
         marked = ", ".join(str(int(g.marked.sum())) for _, g in group.groupby("seed"))
         far = group[~group.verdict.isin(["dissimilar", "unproven"]) & ~group.marked].natural_distance
         lines.append(f"| {into} | {method.upper()} | {' | '.join(counts)} | {marked} | "

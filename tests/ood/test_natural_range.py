@@ -1,4 +1,4 @@
-"""The natural range: shifts, the search on networks with known answers, the radii, and cells of a comparison."""
+"""The natural range: shifts, the search on networks with known answers, the radii, cells of a comparison."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_which_shifts_suit(inputs, of_tokens, names):
 
 
 def test_a_shift_of_the_user_that_fails_is_one_line():
-    with pytest.raises(SutureError, match="'fog'.*got 3 of 12"):
+    with pytest.raises(SutureError, match=r"'fog'.*got 3 of 12"):
         apply_shift(lambda x, s, g: x[:3], "fog", IMAGES, 0.5, 0, 0)
     with pytest.raises(SutureError, match="the shift 'fog' fails with ZeroDivisionError"):
         compare(ood=OOD((), shifts={"fog": lambda x, s, g: 1 / 0}))
@@ -119,8 +119,8 @@ def search(works=0.8, n=400):
     x = torch.stack([torch.linspace(0.001, 0.999, n), torch.linspace(-1, 1, n).roll(7)], 1)
     batches = [Batch(part, part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(150)]
     network = SitedNetwork(prepare(Steps(), x[:4], torch.device("cpu"), "target"), x[:4], ["a"])
-    return x, RangeSearch(network, Task.CLASSIFICATION, batches, MicroBatch(64), torch.device("cpu"), 32, works,
-                          0)
+    return x, RangeSearch(network, Task.CLASSIFICATION, batches, MicroBatch(64), torch.device("cpu"), 32,
+                          works, 0)
 
 
 def test_a_shift_with_a_known_answer():
@@ -220,7 +220,7 @@ def test_cells_have_distances_and_residuals_of_paired_examples():
     distance, residual = (made.matrix(f"dm.{m}") for m in ("natural_distance", "informational_residual"))
     assert np.allclose(np.diag(distance), 0, atol=1e-6)
     assert np.allclose(np.diag(residual), 0, atol=1e-6)
-    assert 0 < distance.loc["a", "b"]
+    assert distance.loc["a", "b"] > 0
     assert 0 < residual.loc["a", "b"] < 1
     assert (made.arrays["dm.residual_p"] < 1e-3).all()
     assert (np.diag(made.cells()) == "similar").all()
@@ -244,7 +244,8 @@ def test_without_labels_the_predictions_make_the_classes():
 
 def test_no_range_without_scores_and_fewer_examples_as_asked():
     assert compare(ood=None).natural_range().empty
-    assert set(compare(ood=OOD(range_examples=50)).matrix("dm.natural_distance", "n").to_numpy().ravel()) == {50}
+    few = compare(ood=OOD(range_examples=50)).matrix("dm.natural_distance", "n")
+    assert (few == 50).all(axis=None)
 
 
 def test_classes_of_too_few_examples_have_no_residual():
