@@ -11,6 +11,7 @@ from torch import nn
 
 import suture
 from suture import SutureError
+from suture._base.keeping import checkpoints
 from suture.data import Batch, MicroBatch
 from suture.networks import SitedNetwork, prepare
 from suture.numbers import Estimate
@@ -254,3 +255,27 @@ def test_classes_of_too_few_examples_have_no_residual():
                           methods=["dm"], indices=(), ood=OOD(()))
     reasons = set(made.matrix("dm.informational_residual", "reason").to_numpy().ravel())
     assert all("no class has 3" in reason for reason in reasons)
+
+
+def test_a_search_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
+    shifts = {"lower": lower, "raise": lambda x, s, g: x + s, "jump": lambda x, s, g: x - 2 * s}
+    whole = search()[1].find(shifts)
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    _, made = search()
+    found = made._find_kind
+
+    def stop(name, shift):
+        if name == "jump":
+            raise KeyboardInterrupt
+        return found(name, shift)
+
+    monkeypatch.setattr(made, "_find_kind", stop)
+    with pytest.raises(KeyboardInterrupt):
+        made.find(shifts, keeper=checkpoints.Keeper(tmp_path, "key"))
+    tried = []
+    _, again = search()
+    found = again._find_kind
+    monkeypatch.setattr(again, "_find_kind", lambda name, shift: (tried.append(name), found(name, shift))[1])
+    assert again.find(shifts, keeper=checkpoints.Keeper(tmp_path, "key")) == whole
+    assert tried == ["jump"]

@@ -53,7 +53,7 @@ RUN = list_parameters(Settings, only=("seed", "device"))
 
 @command(RUN, REPORT, RESTART)
 def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
-    """Two small networks trained on the digits, each compared with itself and with the other."""
+    """Two small networks trained on the digits, one compared with itself and with the other."""
     find_device(options["device"])  # raises for a bad one, before anything is trained
     with show_progress() as progress:
         report = read_record(ReportOptions, options)
