@@ -184,19 +184,21 @@ def dry_run(given: CompareOptions) -> DryRun:
     settings, data, device = setup.settings, setup.data, setup.settings.torch_device
     n_fit, n_test, n_whole = (d.count_examples() for d in (data.fit, data.test, data.whole))
     tried = choose_tried([n_fit, n_test], setup.micro_batch)
-    batch = next(iter(cut_batch(move_batch(next(iter(data.fit)), device), tried)))
+    first = move_batch(next(iter(data.fit)), device)
+    batch, size = next(iter(cut_batch(first, tried))), min(setup.micro_batch, first.size)
     accumulators, networks = setup.make_accumulators(), (setup.source, setup.target)
 
-    def measure(work: Callable[[Batches], object]) -> Cost:
-        return measure_cost(lambda n: work(_take_examples(batch, n)), batch.size, device)
+    def measure(work: Callable[[Batches], object], least: int = 1) -> Cost:
+        return measure_cost(lambda n: work(_take_examples(batch, n)), batch.size, device, least)
 
-    seconds = {"moments": measure(lambda one: collect_moments(setup, one, accumulators)).predict(
-        n_fit, setup.micro_batch)}
+    blocks = settings.accumulator_settings.blocks
+    seconds = {"moments": measure(lambda one: collect_moments(setup, one, accumulators), blocks).predict(
+        n_fit, size)}
     layers = {c: setup.make_layer(c).init_random(0).to(device) for c in setup.cells if c not in setup.unfit}
-    seconds |= predict_intervals(setup)
+    seconds |= predict_intervals(setup, accumulators)
     if settings.method_names:
         evaluator = Evaluator(*networks, layers, setup.pieces, None, setup.task)
-        testing = measure(lambda one: evaluator.run(one, device)).predict(n_test, setup.micro_batch)
+        testing = measure(lambda one: evaluator.run(one, device)).predict(n_test, size)
         seconds |= dict.fromkeys(settings.method_names, testing)
     if "tlm" in settings.method_names:
         brief = replace(settings.recipe, epochs=1, patience=None)
