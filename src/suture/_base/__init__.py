@@ -37,6 +37,8 @@ from suture._base.foreign_code import describe_error as describe_error
 from suture._base.foreign_code import name_callback as name_callback
 from suture._base.foreign_code import note_owner as note_owner
 from suture._base.foreign_code import run_foreign as run_foreign
+from suture._base.global_state import SharedChange as SharedChange
+from suture._base.global_state import leave_inference_mode as leave_inference_mode
 from suture._base.hashing import fingerprint_network as fingerprint_network
 from suture._base.hashing import hash_parts as hash_parts
 from suture._base.hashing import hash_tensors as hash_tensors

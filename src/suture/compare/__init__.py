@@ -3,6 +3,9 @@
 >>> comparison = suture.compare(network_a, network_b, data=train, test=test)
 """
 
+from suture.compare.arrays.comparison import compare_arrays as compare_arrays
+from suture.compare.arrays.files import ArrayFile as ArrayFile
+from suture.compare.arrays.options import ArrayOptions as ArrayOptions
 from suture.compare.fitting.single_layer import StitchOptions as StitchOptions
 from suture.compare.fitting.single_layer import stitch as stitch
 from suture.compare.kept_run import hold_folder as hold_folder

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from os import PathLike
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from suture._base import (
     NO_KEEPER,
     RESTART,
     Keeper,
+    Progress,
     SutureError,
     check_folder,
     hold_lock,
     listen_to_signals,
 )
 from suture.compare.key import shorten_key
-from suture.compare.settings import CompareOptions
-from suture.compare.setup import Setup
+from suture.compare.records import SharedSetup
 from suture.results import (
     Comparison,
     give_up_result,
@@ -28,6 +30,24 @@ from suture.results import (
     refuse_foreign,
     remove_temporary,
 )
+
+S = TypeVar("S", bound=SharedSetup)
+
+
+class Kept(Protocol):
+    """Options of a comparison that say where it is kept."""
+
+    @property
+    def save_to(self) -> str | PathLike[str] | None: ...
+
+    @property
+    def restart(self) -> bool: ...
+
+    @property
+    def previous(self) -> Comparison | None: ...
+
+    @property
+    def progress(self) -> Progress | None: ...
 
 
 @contextmanager
@@ -65,7 +85,7 @@ class KeptRun:
     _keeper: Keeper = NO_KEEPER
     _finished: Sequence[str] = ()
 
-    def keep(self, setup: Setup) -> Setup:
+    def keep(self, setup: S) -> S:
         """Return the setup with checkpoints in the folder."""
         if self.folder is None:
             return setup
@@ -73,7 +93,8 @@ class KeptRun:
         if self.restart:
             self._keeper.remove_all()
             give_up_result(self.folder)
-        return replace(setup, keeper=self._keeper)
+        made: S = replace(setup, keeper=self._keeper)  # type: ignore[type-var]  # a dataclass
+        return made
 
     def save(self, result: Comparison, stage: str) -> None:
         """Save a result after a stage, and remove the checkpoints of this stage."""
@@ -95,7 +116,7 @@ class KeptRun:
         return f"interrupted; kept in {str(self.folder)!r}: {', '.join(kept)}; {again} goes on from there"
 
 
-def report_checkpoints(setup: Setup) -> None:
+def report_checkpoints(setup: SharedSetup) -> None:
     """Say through the progress function what was taken over from checkpoints."""
     while setup.keeper.notes:
         note = setup.keeper.notes.pop(0)
@@ -104,7 +125,7 @@ def report_checkpoints(setup: Setup) -> None:
 
 
 @contextmanager
-def open_kept_run(given: CompareOptions) -> Iterator[KeptRun]:
+def open_kept_run(given: Kept) -> Iterator[KeptRun]:
     """Hold the folder of a comparison in a block. An interruption says what was kept."""
     if given.save_to is None:
         yield KeptRun(None, given.previous)

@@ -27,6 +27,7 @@ from suture.compare.kept_run import open_kept_run, report_checkpoints
 from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
 from suture.compare.result import assemble, list_standing_notes, take_over
 from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.scoring.example_rows import ExampleRows
 from suture.compare.scoring.scores import evaluate
 from suture.compare.settings import CompareOptions
 from suture.compare.setup import OTHER_ORDER, Setup, set_up
@@ -136,6 +137,11 @@ class _Run:
         return collect(self.setup)
 
     @cached_property
+    def paired(self) -> ExampleRows:
+        """Rows of a few test examples, with the natural range of an earlier result if there is one."""
+        return ExampleRows(self.setup, self.found.ood.get("range"))
+
+    @cached_property
     def matched(self) -> Fitted:
         """The maps of direct matching, just fitted or of the earlier result."""
         return unpack_maps("dm", self.found.arrays, self.found.failed)
@@ -157,7 +163,8 @@ class _Run:
 
     def _evaluate(self, method: str, runs: Sequence[Fitted]) -> Findings:
         return evaluate(self.setup, method, runs, self.found.arrays,
-                        None if self.setup.detection is None else self.accumulators)
+                        *((None, None) if self.setup.detection is None
+                          else (self.accumulators, self.paired)))
 
 
 @takes(CompareOptions)

@@ -4,6 +4,7 @@ from suture.data.auxiliary import TRAINING_KINDS as TRAINING_KINDS
 from suture.data.auxiliary import UNSEEN_KINDS as UNSEEN_KINDS
 from suture.data.auxiliary import find_input_kind as find_input_kind
 from suture.data.auxiliary import make_auxiliary as make_auxiliary
+from suture.data.auxiliary_kinds import Tokens as Tokens
 from suture.data.batch import Batch as Batch
 from suture.data.batch import Prepared as Prepared
 from suture.data.batch import Preprocessing as Preprocessing

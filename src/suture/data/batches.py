@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from itertools import count, zip_longest
 from typing import Any
@@ -23,7 +24,14 @@ from suture._base import (
 from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
-from suture.data.indexed import RowStream, find_rows, get_raw
+from suture.data.indexed import (
+    RowStream,
+    choose_rows,
+    find_rows,
+    get_raw,
+    pick_examples,
+    spread_rows,
+)
 from suture.data.loaders import count_loaded_examples, report_reading
 from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
@@ -144,6 +152,22 @@ class Batches:
         These are not read where the data are tensors, arrays or examples of `suture.sources`.
         """
         return self._read(first)
+
+    def spread(self, n: int) -> list[Batch]:
+        """Return batches of at most `n` examples, evenly spread over the data.
+
+        The others are not read where suture can choose examples by number.
+        """
+        total = self.count_examples()
+        if total is None:
+            total = sum(batch.size for batch in self._read())
+        rows = spread_rows(total, n)
+        chosen = choose_rows(self._stream, rows)
+        if chosen is None:
+            return list(pick_examples(self._read(), rows))
+        few = copy(self)
+        few._stream, few.watched, few._most = chosen, False, None
+        return list(few._read())
 
     def read_again(self) -> SeenData:
         """Read all data of a `watched` stream, and return what was seen."""

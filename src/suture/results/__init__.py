@@ -2,6 +2,7 @@
 
 from suture.results.comparison import Comparison as Comparison
 from suture.results.comparison import load as load
+from suture.results.findings import summarise_findings as summarise_findings
 from suture.results.measured import COLUMNS as COLUMNS
 from suture.results.report import ReportOptions as ReportOptions
 from suture.results.report import write_report as write_report
@@ -13,4 +14,3 @@ from suture.results.saving import refuse_foreign as refuse_foreign
 from suture.results.saving import remove_temporary as remove_temporary
 from suture.results.standing import describe_flaw as describe_flaw
 from suture.results.verdicts import describe_marks as describe_marks
-from suture.results.verdicts import summarise_findings as summarise_findings
