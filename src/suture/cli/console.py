@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as ProgressBars
 from rich.table import Column, Table
 
-from suture._base import format_bytes
+from suture._base import expect, format_bytes
 from suture.cli.entry_point import clean, console, problems
 from suture.compare import DryRun
 from suture.results import Comparison, summarise_findings
@@ -77,11 +77,13 @@ def print_notes(notes: Iterable[str], indent: str = "") -> None:
 
 
 def split_names(names: str | None) -> list[str] | None:
-    r"""Split comma separated names; None gives None.
+    r"""Split comma separated names; None gives None, and there is at least one.
 
     The comma in ``@tokens:1,14x14`` and one after a backslash are part of a name.
     """
     if names is None:
         return None
     parts = re.findall(r"(?:\\.|[^\\,]|\\$|,(?=\s*\d+x\d+\s*(?:,|$)))+", names, re.DOTALL)
-    return [n for part in parts if (n := re.sub(r"(?<!\\)\s+$", "", part.lstrip()))]
+    found = [n for part in parts if (n := re.sub(r"(?<!\\)\s+$", "", part.lstrip()))]
+    expect(bool(found), "names separated by commas", repr(names), "leave the option out")
+    return found
