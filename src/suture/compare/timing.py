@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
+import numpy as np
 import torch
 
+from suture.compare.records import Evaluation
+from suture.compare.scoring.scores import score_cells
 from suture.compare.setup import Setup
-from suture.indices import FROM_MOMENTS, Needs
-from suture.numbers import Moments, Pair
+from suture.indices import FROM_MOMENTS, Index, Needs
+from suture.numbers import Moments, Pair, estimate_separation
+from suture.stitching import StitchingLayer, list_trainable
 
 MOST_TRIED = 32
 """Largest number of examples in a timed pass."""
@@ -21,6 +27,10 @@ LEAST_TRIED = 4
 _FEW = 2
 QUICK_SECONDS = 0.05
 """A pass runs a second time if it is faster, because others disturb it more."""
+SLOW_SECONDS = 0.3
+"""A first pass that takes longer needs none before it to warm up, and the second has few examples too."""
+_MOST_SCORED = 2000
+"""Largest number of examples whose scores are timed."""
 
 
 @dataclass(frozen=True)
@@ -43,47 +53,113 @@ def choose_tried(counts: list[int | None], micro_batch: int) -> int:
 
 
 def measure_cost(work: Callable[[int], object], tried: int, device: torch.device) -> Cost:
-    """Measure what a stage costs: `work` runs it on a number of examples. The first run warms up."""
+    """Measure what a stage costs: `work` runs it on a number of examples. A quick first run warms up."""
     few = min(_FEW, tried)
-    work(few)
-    least, most = (_time(work, n, device) for n in (few, tried))
+    least = _time(work, few, device)
+    if least > SLOW_SECONDS:
+        tried = min(tried, LEAST_TRIED)
+    else:
+        least = _time(work, few, device)
     if tried == few:
-        return Cost(0.0, most / tried)
+        return Cost(0.0, least / tried)
+    most = _time(work, tried, device)
+    if most <= QUICK_SECONDS:
+        most = min(most, _time(work, tried, device))
     each = min(max(0.0, most - least) / (tried - few), most / tried)
+    # Of a slow pass no large part comes once, whatever the first one has warmed up.
+    each = max(each, most / tried / 3) if least > SLOW_SECONDS else each
     return Cost(most - each * tried, each)
 
 
-def predict_intervals(setup: Setup) -> dict[str, float]:
-    """Return the seconds of the jackknife as ``{"intervals": seconds}``; empty without intervals.
+def measure_step(layers: Iterable[StitchingLayer]) -> float:
+    """Measure the seconds of an optimiser's step by the sums of Adam, once for each shape.
 
-    Indices are timed once on noise for each pair of widths. Each cell computes them once for each block.
+    PyTorch's optimisers import its compiler, which takes seconds.
+    """
+    shapes = Counter(p.shape for layer in layers for p in list_trainable(layer))
+    seconds = 0.0
+    for shape, times in shapes.items():
+        start = time.perf_counter()
+        _step(shape)
+        seconds += times * (time.perf_counter() - start)
+    return seconds
+
+
+def _step(shape: torch.Size) -> None:
+    p, mean, square = torch.zeros(3, *shape)
+    mean.lerp_(p, 0.1)
+    square.mul_(0.999).addcmul_(p, p, value=1e-3)
+    p.addcdiv_(mean, square.sqrt().add_(1e-8), value=-1e-3)
+
+
+def predict_indices(setup: Setup) -> tuple[float, float]:
+    """Return the seconds of the indices of all cells, and those of the jackknife, which repeats them.
+
+    They are timed on noise of the smallest and of the largest widths. Between them, time grows with the
+    operations of a factorisation.
     """
     settings = setup.settings
     timed = FROM_MOMENTS - {Needs.UNITS, Needs.BLOCKS}
     indices = [r.index for r in settings.requests if r.index.needs in timed and r.index.user is None]
-    if not settings.jackknife or not indices:
-        return {}
-    widths = [(setup.source.shapes[i].width, setup.target.shapes[j].width) for i, j in setup.cells]
-    took = {}
-    for p, q in set(widths):
-        generator = torch.Generator().manual_seed(0)
-        pair = Pair.of(Moments.of(*(torch.randn(p + q + 8, w, generator=generator) for w in (p, q))))
-        start = time.perf_counter()
-        for index in indices:
-            index(pair)
-        took[p, q] = time.perf_counter() - start
-    cells_at_once = min(torch.get_num_threads(), len(widths))
-    return {"intervals": settings.jackknife * sum(took[w] for w in widths) / cells_at_once}
+    if not indices:
+        return 0.0, 0.0
+    sizes = [_count_operations(p, q) for p, q in _list_widths(setup)]
+    ends = sorted(set(_list_widths(setup)), key=lambda widths: _count_operations(*widths))
+    low, high = ends[0], ends[-1]
+    took = [_time_indices(indices, *widths) for widths in dict.fromkeys((low, high))]
+    span = max(1, _count_operations(*high) - _count_operations(*low))
+    rise = max(0.0, took[-1] - took[0]) / span
+    once = sum(took[0] + rise * (size - _count_operations(*low)) for size in sizes)
+    return once, settings.jackknife * once / min(torch.get_num_threads(), len(sizes))
+
+
+def _list_widths(setup: Setup) -> list[tuple[int, int]]:
+    return [(setup.source.shapes[i].width, setup.target.shapes[j].width) for i, j in setup.cells]
+
+
+def _count_operations(p: int, q: int) -> int:
+    return p * q * (p + q)
+
+
+def _time_indices(indices: Sequence[Index], p: int, q: int) -> float:
+    generator = torch.Generator().manual_seed(0)
+    pair = Pair.of(Moments.of(*(torch.randn(p + q + 8, w, generator=generator) for w in (p, q))))
+    start = time.perf_counter()
+    for index in indices:
+        index(pair)
+    return time.perf_counter() - start
+
+
+def predict_scores(setup: Setup, found: Evaluation, n: int) -> float:
+    """Return the seconds of the scores and intervals of all cells for `n` test examples.
+
+    Those of one cell are timed on the results `found` for a few examples, repeated.
+    """
+    if not n:
+        return 0.0
+    rows = min(n, _MOST_SCORED)
+    start = time.perf_counter()
+    score_cells(_repeat_examples(found, rows), "dm", 0, {})
+    if setup.detection is not None:
+        rng = np.random.default_rng(0)
+        for _ in setup.detection.ood.names:
+            estimate_separation(rng.random(rows), rng.random(rows))
+    return (time.perf_counter() - start) * len(setup.cells) * n / rows
+
+
+def _repeat_examples(found: Evaluation, n: int) -> Evaluation:
+    """Return the results of the first cell, of `n` examples that repeat those there are."""
+    rows = np.arange(n) % found.examples
+    parts = {f.name: getattr(found, f.name) for f in fields(found)}
+    cut: dict[str, Any] = {
+        name: part[(slice(1),) * (part.ndim - 1)][..., rows] for name, part in parts.items()
+        if isinstance(part, np.ndarray) and name != "batches"}
+    return replace(found, **cut | {"batches": np.array([n]), "broken": {}})
 
 
 def _time(work: Callable[[int], object], size: int, device: torch.device) -> float:
-    best = math.inf
-    for _ in range(2):
-        start = time.perf_counter()
-        work(size)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-        if best > QUICK_SECONDS:
-            break
-    return best
+    start = time.perf_counter()
+    work(size)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
