@@ -25,7 +25,8 @@ def short_demo(monkeypatch: pytest.MonkeyPatch) -> TaskRecipe:
     monkeypatch.setattr(zoo, "digits", lambda split: train if split == "train" else test)
     monkeypatch.setattr(zoo, "DIGITS_RECIPE", dataclasses.replace(zoo.DIGITS_RECIPE, epochs=1))
     # Two sites show what six do.
-    monkeypatch.setattr(demonstration, "PAIRS", dict.fromkeys(("AA", "AB"), ("layer1.0", "layer3.1")))
+    monkeypatch.setattr(demonstration, "PAIRS", dict.fromkeys((("A", "A"), ("A", "B")),
+                                                              ("layer1.0", "layer3.1")))
     return TaskRecipe(epochs=1, batch_size=30)
 
 

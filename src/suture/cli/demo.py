@@ -20,7 +20,8 @@ from suture.stitching import TaskRecipe
 NETWORK = "resnet_digits"
 RECIPE = TaskRecipe(epochs=16, batch_size=64, lr=1e-2, schedule="cosine")
 """Recipe of the demo. With it, own-layer cells reach relative accuracy 1 within test noise."""
-PAIRS: Mapping[str, Sequence[str] | None] = {"AA": None, "AB": ("layer1.1", "layer2.1", "layer3.1")}
+PAIRS: Mapping[tuple[str, str], Sequence[str] | None] = {
+    ("A", "A"): None, ("A", "B"): ("layer1.1", "layer2.1", "layer3.1")}
 """Sites of each pair, source first: all of them, or the ends of the three stages."""
 
 
