@@ -314,6 +314,16 @@ def test_few_rows_give_values_or_reasons(n: int) -> None:
     assert found.meta["notes"]
 
 
+def test_the_lines_of_the_documentation_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "arrays.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    np.savez("a.npz", a=X)
+    np.savez("b.npz", b=B["c"])
+    exec(text.partition("```python\n")[2].partition("```")[0], {})
+    assert Path("cka.pdf").stat().st_size > 1000
+    assert Path("report.html").exists()
+
+
 def test_the_command_compares_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                     capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)

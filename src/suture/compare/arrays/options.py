@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from os import PathLike
 from typing import Annotated, Any, Literal
 
 import torch
@@ -73,7 +72,7 @@ class ArrayOptions:
         default="cpu", kw_only=True)
     progress: Annotated[Progress | None, SkipValidation, words_of("progress")] = Field(
         default=None, kw_only=True)
-    save_to: Annotated[str | PathLike[str] | None, words_of("save_to")] = Field(default=None, kw_only=True)
+    save_to: Annotated[FilePath | None, words_of("save_to")] = Field(default=None, kw_only=True)
     restart: Annotated[bool, words_of("restart")] = Field(default=False, kw_only=True)
     save: Annotated[FilePath | None, Doc(
         "For two matrices: ``.safetensors`` file for the moments, to be merged with those of other rows "
