@@ -64,7 +64,7 @@ def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
     for name, reached in made.accuracies.items():
         console.print(f"network {name}: {reached:.1%} of {len(zoo.digits('test'))} test images right")
     for comparison in made.comparisons.values():
-        print_verdict(comparison)
+        print_verdict(comparison, notes=False)
     console.print(f"\nreport: {clean(str(made.report))}", soft_wrap=True)
 
 

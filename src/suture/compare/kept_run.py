@@ -13,6 +13,7 @@ from suture._base import (
     NO_KEEPER,
     RESTART,
     Keeper,
+    Progress,
     SutureError,
     check_folder,
     hold_lock,
@@ -22,10 +23,11 @@ from suture.compare.key import shorten_key
 from suture.compare.records import SharedSetup
 from suture.results import (
     Comparison,
+    give_up_result,
     has_comparison,
+    is_given_up,
     load,
     refuse_foreign,
-    remove_result,
     remove_temporary,
 )
 
@@ -44,23 +46,27 @@ class Kept(Protocol):
     @property
     def previous(self) -> Comparison | None: ...
 
+    @property
+    def progress(self) -> Progress | None: ...
+
 
 @contextmanager
-def hold_folder(place: str | Path, restart: bool = False) -> Iterator[Path]:
-    """Check and lock the folder of a result in a block, before any work; with `restart`, empty it.
+def hold_folder(place: str | Path, restart: bool = False) -> Iterator[str]:
+    """Check and lock the folder of a result in a block, before any work.
+
+    With `restart`, a damaged result in it is no obstacle.
+
+    Yields:
+        A sentence on a lock that was taken over; usually empty.
 
     Raises:
         SutureError: the folder holds other files, cannot be written, or is in use.
     """
     folder = check_folder(place)
-    if not restart:
-        refuse_foreign(folder)
-    with hold_lock(folder), listen_to_signals():
+    refuse_foreign(folder, damaged=restart)
+    with hold_lock(folder) as note, listen_to_signals():
         remove_temporary(folder)
-        if restart:
-            remove_result(folder)
-            refuse_foreign(folder)
-        yield folder
+        yield note
 
 
 @dataclass
@@ -70,10 +76,12 @@ class KeptRun:
     Attributes:
         folder: None if nothing is saved.
         previous: the earlier result that the run goes on from.
+        restart: begin anew. The earlier result stays until the first stage is saved.
     """
 
     folder: Path | None
     previous: Comparison | None
+    restart: bool = False
     _keeper: Keeper = NO_KEEPER
     _finished: Sequence[str] = ()
 
@@ -82,6 +90,9 @@ class KeptRun:
         if self.folder is None:
             return setup
         self._keeper = Keeper(self.folder, shorten_key(setup.key), setup.settings.torch_device)
+        if self.restart:
+            self._keeper.remove_all()
+            give_up_result(self.folder)
         made: S = replace(setup, keeper=self._keeper)  # type: ignore[type-var]  # a dataclass
         return made
 
@@ -101,8 +112,16 @@ class KeptRun:
         kept = [*self._finished, *([f"{last} so far"] if last else [])]
         if not kept:
             return "interrupted; nothing was finished yet, so the same call starts anew"
-        return (f"interrupted; kept in {str(self.folder)!r}: {', '.join(kept)}; the same call goes on from "
-                "there")
+        again = "the same call without restart" if self.restart else "the same call"
+        return f"interrupted; kept in {str(self.folder)!r}: {', '.join(kept)}; {again} goes on from there"
+
+
+def report_checkpoints(setup: SharedSetup) -> None:
+    """Say through the progress function what was taken over from checkpoints."""
+    while setup.keeper.notes:
+        note = setup.keeper.notes.pop(0)
+        if setup.settings.progress is not None:
+            setup.settings.progress(note, 1, 1)
 
 
 @contextmanager
@@ -111,10 +130,13 @@ def open_kept_run(given: Kept) -> Iterator[KeptRun]:
     if given.save_to is None:
         yield KeptRun(None, given.previous)
         return
-    with hold_folder(Path(given.save_to), given.restart) as folder:
-        previous = _load_earlier(folder)
+    folder = Path(given.save_to)
+    with hold_folder(folder, given.restart) as note:
+        if note and given.progress is not None:
+            given.progress(note, 1, 1)
+        previous = None if given.restart or is_given_up(folder) else _load_earlier(folder)
         stages = () if previous is None else previous.meta.get("stages", ())
-        made = KeptRun(folder, previous, _finished=stages)
+        made = KeptRun(folder, previous, given.restart, _finished=stages)
         try:
             yield made
         except KeyboardInterrupt as e:

@@ -20,7 +20,7 @@ from suture.compare.key import (
 from suture.compare.records import Findings, SharedSetup
 from suture.compare.scoring.chance import CHANCE, describe_counts
 from suture.compare.setup import Setup
-from suture.data import Batches, SeenData
+from suture.data import Batches, SeenData, join_memory_notes
 from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
 from suture.results import COLUMNS, Comparison, describe_flaw
 
@@ -89,7 +89,7 @@ def build_comparison(setup: SharedSetup, found: Findings, standing: Iterable[str
         "computed": dict(found.computed), "seed": settings.seed, "n_fit": found.counts.get("n_fit"),
         "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
         "device": str(settings.torch_device),
-        "notes": [*dict.fromkeys([*found.reuse, *standing, *found.notes])],
+        "notes": join_memory_notes([*found.reuse, *standing, *found.notes]),
         "versions": collect_versions(), "created": get_time(), "command": " ".join(sys.argv), **special}
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]
     if own:

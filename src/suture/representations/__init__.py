@@ -12,6 +12,8 @@ from suture.representations.alignment import Part as Part
 from suture.representations.alignment import View as View
 from suture.representations.alignment import get_row_mask as get_row_mask
 from suture.representations.alignment import to_grid as to_grid
+from suture.representations.example_rows import count_rows as count_rows
+from suture.representations.example_rows import pick_rows as pick_rows
 from suture.representations.recognition import NO_CHANNELS as NO_CHANNELS
 from suture.representations.recognition import UNKNOWN as UNKNOWN
 from suture.representations.recognition import Evidence as Evidence
