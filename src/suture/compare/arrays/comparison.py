@@ -161,5 +161,5 @@ def _collect(setup: ArraySetup) -> Accumulators:
 def _assemble(setup: ArraySetup, found: Findings) -> Comparison:
     same = setup.source is setup.target
     alike = same or (setup.source.sites == setup.target.sites and setup.source.shapes == setup.target.shapes)
-    return build_comparison(setup, found, [*setup.notes, *setup.pieces.notes],
-                            {"settings": select_settings(setup.settings.as_record(False)), "excluded": []}, same, alike)
+    special = {"settings": select_settings(setup.settings.as_record(False)), "excluded": []}
+    return build_comparison(setup, found, [*setup.notes, *setup.pieces.notes], special, same, alike)
