@@ -176,8 +176,8 @@ def arrays(
         if labels is not None and labels not in source:
             raise make_unknown_error("array for --labels", labels, source)
         classes = None if labels is None else source[labels]
-        for of in (source, *others) if labels is not None else ():
-            of.pop(labels, None)
+        for of in (source, *others):
+            of.pop(labels or "", None)
         listed = options["indices"]
         with show_progress() as progress:
             made = compare_arrays(source, others[0] if others else None,
