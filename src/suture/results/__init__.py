@@ -18,7 +18,6 @@ from suture.results.verdicts import DISSIMILAR as DISSIMILAR
 from suture.results.verdicts import LABELS_ONLY as LABELS_ONLY
 from suture.results.verdicts import NATIVE as NATIVE
 from suture.results.verdicts import NOT_SHOWN as NOT_SHOWN
-from suture.results.verdicts import SAME as SAME
 from suture.results.verdicts import SIMILAR as SIMILAR
 from suture.results.verdicts import UNPROVEN as UNPROVEN
 from suture.results.verdicts import CellEvidence as CellEvidence
