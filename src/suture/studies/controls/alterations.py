@@ -16,7 +16,6 @@ from suture.studies.controls.retrained import draw_rotation
 from suture.studies.controls.site_rows import SiteRows
 
 
-
 class Statistics(NamedTuple):
     """What alterations know of the fitting examples: class means (K, L, C), classes (K,), mean, spread."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,6 +38,11 @@ from suture.studies.controls.truths import find_truth
 if TYPE_CHECKING:
     import pandas as pd
 
+GROUPINGS: dict[str, Callable[[Outcome], Tensor]] = {"": lambda outcome: outcome.find_classes()[0]}
+"""Functions from an outcome to the class of each example, by the end of their columns' names.
+
+A residual is measured within each of them; verdicts use the first.
+"""
 IDENTITY, SHIFTED, MILD = "identity", "natural shift", 0.5
 _NO_MEANS = f"no class has {FEWEST_OF_CLASS} fitting examples"
 
@@ -52,8 +57,28 @@ class Cell:
     detail: str
     works: Estimate
     distance: Estimate
-    residual: InformationalResidual
+    residuals: dict[str, InformationalResidual]
     native: bool = False
+
+    @property
+    def residual(self) -> InformationalResidual:
+        """The residual that the verdict rests on."""
+        return self.residuals[""]
+
+
+class _Grouping:
+    """Classes of the fitting examples with enough examples, and the place of each near test example's one."""
+
+    def __init__(self, classes: Tensor, near: Tensor) -> None:
+        found, counts = classes.unique(return_counts=True)
+        self.classes, self.known = classes, found[counts >= FEWEST_OF_CLASS]
+        same = near[:, None] == self.known
+        self.places = torch.where(same.any(1), same.int().argmax(1), -1) if len(self.known) else near * 0 - 1
+
+    def average(self, rows: Tensor) -> Tensor:
+        """Return the class means (K, L, C) of rows of the fitting examples."""
+        return torch.stack([rows[self.classes == c].mean(0) for c in self.known.tolist()]) if len(
+            self.known) else rows[:0]
 
 
 @checked
@@ -115,14 +140,8 @@ class _Grader:
         self.test = PassedExamples(setup, self.test_batches)
         self.fit = PassedExamples(setup, self.fit_batches, self.labelled)
         self.near = spread_rows(self.test.size, of.range_examples)
-        self.known, self.places = self._find_classes()
-
-    def _find_classes(self) -> tuple[Tensor, Tensor]:
-        """Return the classes with enough fitting examples, and the place of each near example's class."""
-        classes, counts = self.fit.outcome.find_classes()[0].unique(return_counts=True)
-        known = classes[counts >= FEWEST_OF_CLASS]
-        same = self.test.outcome.find_classes()[0][self.near][:, None] == known
-        return known, torch.where(same.any(1), same.int().argmax(1), -1) if len(known) else same.any(1) - 1
+        self.groupings = {name: _Grouping(of(self.fit.outcome), of(self.test.outcome)[self.near])
+                          for name, of in GROUPINGS.items()}
 
     def run(self, alterations: Sequence[Alteration], strict: bool) -> pd.DataFrame:
         import pandas as pd
@@ -133,8 +152,8 @@ class _Grader:
 
     def _alter_site(self, j: int, alterations: Sequence[Alteration], strict: bool) -> Iterator[Cell]:
         mine, others = self.test.read_rows(j), self.fit.read_rows(j)
-        # The classes of the alteration are those of the labels, the residual's own are the same.
-        known = Statistics(others.find_means(self.known), self.known, others.mean, others.spread)
+        classes = self.groupings[""].known
+        known = Statistics(others.find_means(classes), classes, others.mean, others.spread)
         native = self._measure_native_means(j)
         yield Cell(j, IDENTITY, math.nan, "", compare_outcomes(self.test.outcome, self.test.outcome, self.seed),
                    *self._measure(j, self.test.get_representations(j), native, native), native=True)
@@ -169,27 +188,28 @@ class _Grader:
                     j, test.get_representations(j), self._measure_means(j, fit.get_representations(j)),
                     self._measure_native_means(j)))
 
-    def _measure_native_means(self, j: int) -> Tensor:
+    def _measure_native_means(self, j: int) -> dict[str, Tensor]:
         return self._measure_means(j, self.fit.get_representations(j))
 
-    def _measure_means(self, j: int, xs: Sequence[Tensor]) -> Tensor:
+    def _measure_means(self, j: int, xs: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return class means (K, L, C) of the few rows that distances are made of."""
         rows = self.fit.pick(j, xs, torch.arange(self.fit.size))
-        classes = self.fit.outcome.find_classes()[0]
-        if not len(self.known):
-            return rows[:0]
-        return torch.stack([rows[classes == c].mean(0) for c in self.known.tolist()])
+        return {name: of.average(rows) for name, of in self.groupings.items()}
 
-    def _measure(self, j: int, xs: Sequence[Tensor], means: Tensor,
-                 native_means: Tensor) -> tuple[Estimate, InformationalResidual]:
+    def _measure(self, j: int, xs: Sequence[Tensor], means: dict[str, Tensor],
+                 native_means: dict[str, Tensor]) -> tuple[Estimate, dict[str, InformationalResidual]]:
         stitched, native = self.test.pick(j, xs, self.near), self.paired.search.natives[j]
-        distance, has = self.paired.search.measure(j, stitched), self.places >= 0
-        if not bool(has.any()):
-            missing = make_missing_estimate(_NO_MEANS)
-            return distance, InformationalResidual(missing, missing)
-        return distance, estimate_informational_residual(
-            stitched[has].flatten(1), native[has].flatten(1), means.flatten(1), native_means.flatten(1),
-            self.places[has], self.seed)
+        found = {}
+        for name, of in self.groupings.items():
+            has = of.places >= 0
+            if not bool(has.any()):
+                missing = make_missing_estimate(_NO_MEANS)
+                found[name] = InformationalResidual(missing, missing)
+                continue
+            found[name] = estimate_informational_residual(
+                stitched[has].flatten(1), native[has].flatten(1), means[name].flatten(1),
+                native_means[name].flatten(1), of.places[has], self.seed)
+        return self.paired.search.measure(j, stitched), found
 
     def _describe(self, cell: Cell) -> dict[str, Any]:
         labelled = self.test.outcome.labels is not None
@@ -204,14 +224,16 @@ class _Grader:
                            cell.site == len(self.setup.target.sites) - 1)
         row = {"site": str(site), "kind": shape.kind.value, "control": cell.control,
                "strength": cell.strength, "detail": cell.detail, "verdict": word, "reason": reason,
-               "truth": ", ".join(sorted(truth.right)), "grade": truth.grade(word), "p": cell.residual.p,
-               "null": cell.residual.null, "trivial": by.trivial, "n": self.test.size}
+               "truth": ", ".join(sorted(truth.right)), "grade": truth.grade(word), "trivial": by.trivial, "n": self.test.size}
         radii = {"inner": self.paired.range.find_inner(cell.site)[0],
                  "outer": self.paired.range.find_outer(cell.site)[0]}
         for name, e in {by.quantity: cell.works, "natural_distance": natural, "distance": cell.distance,
-                        "informational_residual": cell.residual.free, "strict_residual": cell.residual.strict,
                         **radii}.items():
             row |= {name: e.value, f"{name}_low": e.low, f"{name}_high": e.high}
+        for end, found in cell.residuals.items():
+            for name, e in (("informational_residual", found.free), ("strict_residual", found.strict)):
+                row |= {f"{name}{end}": e.value, f"{name}{end}_low": e.low, f"{name}{end}_high": e.high}
+            row |= {f"p{end}": found.p}
         return row
 
     def _find_trivial(self) -> float:

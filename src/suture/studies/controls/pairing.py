@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from suture._base import Count, Seed, SutureError, checked, expect
 from suture.data import Batch, Batches
+from suture.representations import get_token_mask
 
 
 class PermutedExamples:
-    """Batches whose source inputs are those of other examples; no example keeps its own.
+    """Batches whose source inputs are those of other examples.
+
+    No example keeps its own, unless its padding is like no other's: texts change places at equal lengths.
 
     Args:
         data: examples that can be read by number.
@@ -27,10 +31,23 @@ class PermutedExamples:
             raise SutureError("expected examples that can be read in another order, got a stream; give "
                               "a Dataset or (inputs, labels)")
         expect(n > 1, "at least 2 examples to permute", n)
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        partner = torch.empty(n, dtype=torch.long)
-        partner[order] = order.roll(1)  # one cycle through all examples
+        generator, partner = torch.Generator().manual_seed(seed), torch.arange(n)
+        for rows in self._group():
+            order = rows[torch.randperm(len(rows), generator=generator)]
+            partner[order] = order.roll(1)  # one cycle through all examples of a group
         self._source = Batches(data, size=size, rows=partner)
+
+    def _group(self) -> list[Tensor]:
+        """Return the numbers of the examples with equal padding; tokens of unequal texts have no partners."""
+        found: dict[bytes, list[int]] = {}
+        start = 0
+        for batch in self._target:
+            mask = get_token_mask(batch.target)
+            for e in range(batch.size):
+                key = b"" if mask is None else mask[e].cpu().numpy().tobytes()
+                found.setdefault(key, []).append(start + e)
+            start += batch.size
+        return [torch.tensor(rows) for rows in found.values()]
 
     def __len__(self) -> int:
         return len(self._target)

@@ -16,6 +16,7 @@ from suture.networks import (
     SitedNetwork,
     SiteName,
     apply,
+    copy_network,
     disable_gradients,
     extract_main_output,
     freeze,
@@ -163,7 +164,7 @@ def pure_noise(like: Network, inputs: Any, site: SiteName, *, spread: Positive =
 
 def _make_noise(like: nn.Module, inputs: Any, site: Any, around: str, spread: float,
                 seed: int) -> NoiseSource:
-    given, network = read_inputs(inputs, None), open_network(like, "network")
+    given, network = read_inputs(inputs, None), copy_network(open_network(like, "network"))
     sited = SitedNetwork(network, given, [site], allow_bypass=True)
     with freeze(network), disable_gradients():
         logits = extract_main_output(apply(network, given))

@@ -53,6 +53,7 @@ TRUTHS = (
     Truth("natural shift", 0.5, _SAME, "natural inputs, at half the severity that breaks the network"),
     Truth("two seeds", _ANY, _SAME, "one architecture, one task, one depth, matched without the labels"),
     Truth("class noise", _ANY, _NOT_SIMILAR, "the source holds the class and nothing else"),
+    Truth("class noise of another", _ANY, _NOT_SIMILAR, "the same, of a class that another network predicts"),
     Truth("pure noise", _ANY, _NOTHING, "the source holds nothing of the example"),
     Truth("permuted examples", _ANY, _NOTHING, "the source sees other examples"),
     Truth("random weights", _ANY, _UNKNOWN, "a random layer may hold all information of the image"),
