@@ -39,7 +39,7 @@ from suture.results.verdicts import judge_cells
 from suture.studies.controls import grading
 
 CIFAR = Path("/work/shared/data/cifar10")
-TLM = suture.TaskRecipe(epochs=15, batch_size=64, lr=1e-2)
+TLM = suture.TaskRecipe(epochs=6, batch_size=64, lr=1e-2)
 CELL = {"control": "", "strength": math.nan, "detail": "", "method": "", "source": "", "site": "", "kind": "",
         "last": False}
 GROUPINGS: dict[str, Callable[[Outcome], Tensor]] = {
@@ -190,7 +190,7 @@ FAMILIES: dict[str, Family] = {
     "digits_vit": Family(lambda: read_digits(False), PatchViT, fit_by(replace(VECTORS, lr=2e-3)),
                          tuple(f"vit.blocks.{k}" for k in range(4)), 6, None),
     "digits_resnet": Family(lambda: read_digits(False), lambda: zoo.build("resnet_digits"), fit_by(QUICK),
-                            tuple(f"layer{s}.{b}" for s in (1, 2, 3) for b in (0, 1)), 6, QUICK),
+                            ("layer1.0", "layer2.0", "layer3.0", "layer3.1"), 6, None),
     "cifar_resnet": Family(read_cifar, lambda: ResNet((16, 32, 64), (1, 1, 1), (1, 2, 2)),
                            fit_by(Recipe(epochs=10, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True)),
                            tuple(f"layer{s}.0" for s in (1, 2, 3)), 4, None),
@@ -212,22 +212,31 @@ def get_network(name: str, seed: int, out: Path) -> nn.Module:
     return network.eval()
 
 
+def take(data: Any, n: int) -> Any:
+    """Return the first n examples."""
+    return {k: v[:n] for k, v in data.items()} if isinstance(data, dict) else tuple(t[:n] for t in data)
+
+
 def get_inputs(data: Any) -> Any:
     """Return a few inputs of a network."""
-    if isinstance(data, dict):
-        return {k: v[:8] for k, v in data.items() if k != "labels"}
-    return data[0][:8]
+    few = take(data, 8)
+    return {k: v for k, v in few.items() if k != "labels"} if isinstance(few, dict) else few[0]
 
 
 def measure(name: str, seed: int, out: Path) -> pd.DataFrame:
     """Measure all cells of one network."""
     family, network, (fit, test) = FAMILIES[name], get_network(name, seed, out), FAMILIES[name].data()
     started, found = time.perf_counter(), list[pd.DataFrame]()
-    kept: dict[str, NaturalRange] = {}
+    kept: list[tuple[NaturalRange, list[str]]] = []
     find = RangeSearch.find
 
     def find_once(self: RangeSearch, *args: Any, **named: Any) -> NaturalRange:
-        return kept.setdefault("", find(self, *args, **named)) if not kept else kept[""]
+        names = [str(site) for site in self.target.sites]
+        if not kept:
+            kept.append((find(self, *args, **named), names))
+        whole, known = kept[0]
+        return replace(whole, kinds=tuple(replace(k, distances=tuple(k.distances[known.index(n)] for n in names))
+                                          for k in whole.kinds))
 
     others: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
     plain = ExampleRows.measure
@@ -266,8 +275,10 @@ def measure(name: str, seed: int, out: Path) -> pd.DataFrame:
                                 others["dm"]))
         noise = next(k for k, (_, _, control) in enumerate(labels) if control == "class noise")
         part, site, _ = labels[noise]
-        made = suture.compare(parts[part], network, fit, test, sites=[site], methods=["tlm"], tlm=TLM, **common)
-        found.append(read_cells(made, "tlm", [(part, site, "class noise")], family.sites, others["tlm"]))
+        ends = (family.sites[0], family.sites[-1])
+        made = suture.compare(parts[part], network, take(fit, 640), test, sites=[site], methods=["tlm"], tlm=TLM,
+                              **common | {"target_sites": list(ends)})
+        found.append(read_cells(made, "tlm", [(part, site, "class noise")], ends, others["tlm"]))
         note(name, seed, "task loss matching", started)
     hits = found[0].loc[found[0]["control"] == "identity", "trivial"]
     table = pd.concat(found, ignore_index=True)
@@ -290,7 +301,7 @@ def make_sources(name: str, seed: int, out: Path, network: nn.Module,
 
     sites = family.sites
     middle = sites[len(sites) // 2]
-    for site in dict.fromkeys((middle, sites[0], sites[-1])):
+    for site in dict.fromkeys((middle, sites[-1])):
         noise = controls.class_noise(network, inputs, site, seed=seed)
         add(noise, "class noise", (noise.site,))
     other = get_network(name, (seed + 2) % family.seeds, out)  # of the same half: halves share no network
@@ -298,8 +309,7 @@ def make_sources(name: str, seed: int, out: Path, network: nn.Module,
     add(noise, "class noise of another", (noise.site,))
     nothing = controls.pure_noise(network, inputs, middle, seed=seed)
     add(nothing, "pure noise", (nothing.site,))
-    for site in dict.fromkeys((sites[0], middle)):
-        add(controls.rotated(network, inputs, site, seed=seed), "rotated copy", (site,))
+    add(controls.rotated(network, inputs, middle, seed=seed), "rotated copy", (middle,))
     add(other, "two seeds", sites)
     add(controls.random_weights(network, 100 + seed), "random weights", sites)
     if family.recipe is not None:

@@ -1,4 +1,4 @@
-"""Grades of altered native representations: do they work, are they natural, what do they hold, what verdict."""
+"""Grades of altered native representations: do they work, are they natural, what do they hold."""
 
 from __future__ import annotations
 
@@ -155,8 +155,9 @@ class _Grader:
         classes = self.groupings[""].known
         known = Statistics(others.find_means(classes), classes, others.mean, others.spread)
         native = self._measure_native_means(j)
-        yield Cell(j, IDENTITY, math.nan, "", compare_outcomes(self.test.outcome, self.test.outcome, self.seed),
-                   *self._measure(j, self.test.get_representations(j), native, native), native=True)
+        same = compare_outcomes(self.test.outcome, self.test.outcome, self.seed)
+        yield Cell(j, IDENTITY, math.nan, "", same, *self._measure(
+            j, self.test.get_representations(j), native, native), native=True)
         for alteration in alterations:
             for k, strength in enumerate(alteration.strengths):
                 try:
@@ -224,7 +225,8 @@ class _Grader:
                            cell.site == len(self.setup.target.sites) - 1)
         row = {"site": str(site), "kind": shape.kind.value, "control": cell.control,
                "strength": cell.strength, "detail": cell.detail, "verdict": word, "reason": reason,
-               "truth": ", ".join(sorted(truth.right)), "grade": truth.grade(word), "trivial": by.trivial, "n": self.test.size}
+               "truth": ", ".join(sorted(truth.right)), "grade": truth.grade(word), "trivial": by.trivial,
+               "n": self.test.size}
         radii = {"inner": self.paired.range.find_inner(cell.site)[0],
                  "outer": self.paired.range.find_outer(cell.site)[0]}
         for name, e in {by.quantity: cell.works, "natural_distance": natural, "distance": cell.distance,

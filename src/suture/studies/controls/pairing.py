@@ -64,7 +64,8 @@ def permuted_examples(data: Any, seed: Seed = 0, *, batch_size: Count = 256) -> 
     The labels are the target network's. Whatever calls two networks similar on such data sees what all
     examples have in common.
 
-    >>> suture.compare(a, b, suture.controls.permuted_examples(train), suture.controls.permuted_examples(test))
+    >>> permute = suture.controls.permuted_examples
+    >>> suture.compare(a, b, permute(train), permute(test))
 
     Args:
         data: a Dataset, or tensors (inputs, labels).

@@ -114,7 +114,8 @@ def rotated(network: Network, inputs: Any, site: SiteName, angle: Real | None = 
     found = open_network(network, "network")
     sited = SitedNetwork(found, read_inputs(inputs, None), [site], allow_bypass=True)
     name, shape = sited.sites[0], sited.shapes[0]
-    expect(name.call == 0 and name.slot is None, "a module that is called once and returns one tensor", str(name))
+    expect(name.call == 0 and name.slot is None, "a module that is called once and returns one tensor",
+           str(name))
     made = copy_network(found)
     made.get_submodule(name.path).register_forward_hook(Turn(shape, draw_rotation(shape.width, angle, seed)))
     return made.eval()

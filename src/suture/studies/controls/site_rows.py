@@ -51,7 +51,8 @@ class SiteRows:
         return (((self.rows - self.mean) * self.weights).square().sum((0, 1)) / self.weights.sum()).sqrt()
 
     def find_means(self, known: Tensor) -> Tensor:
-        """Return class means of the classes `known`, (K, L, C); of padded texts, of all positions, (K, 1, C)."""
+        """Return the means of the classes `known`, (K, L, C); of padded texts over all positions, (K, 1, C).
+        """
         found = []
         for c in known.tolist():
             mine = self.classes == c
@@ -110,7 +111,8 @@ class PassedExamples:
         for p, x in zip(self.passes, self.get_representations(j), strict=True):
             parts.append(to_rows(x.float(), shape))
             mask = get_row_mask(shape, View.ALL, p.masks)
-            kept.append(torch.ones(parts[-1].shape[:2], dtype=torch.bool) if mask is None else mask.flatten(1))
+            kept.append(torch.ones(parts[-1].shape[:2], dtype=torch.bool) if mask is None
+                        else mask.flatten(1))
         longest = max(x.shape[1] for x in parts)
         rows = torch.cat([F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in parts])
         where = torch.cat([F.pad(m, (0, longest - m.shape[1])) for m in kept])

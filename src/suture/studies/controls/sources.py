@@ -51,7 +51,7 @@ class NoiseSource(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         dims = (1, shape.width) if shape.varies else shape.dims
         points = torch.rand(classes, *dims, generator=generator)
-        self.register_buffer("points", points if around == "class" else points.mean().expand_as(points).clone())
+        self.register_buffer("points", points if around == "class" else torch.zeros_like(points))
         self.noise = nn.Identity()
         self.head = nn.Linear(shape.width, classes)
 

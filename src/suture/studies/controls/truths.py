@@ -59,7 +59,7 @@ TRUTHS = (
     Truth("random weights", _ANY, _UNKNOWN, "a random layer may hold all information of the image"),
     Truth("random labels", _ANY, _UNKNOWN, "a front that has learned by heart holds what it learned from"),
     Truth("collapsed", 1.0, _NOT_SIMILAR, "the class means hold the class and nothing else"),
-    Truth("collapsed", 0.25, _SHARES, "all information within classes is there, at three quarters of its size"),
+    Truth("collapsed", 0.25, _SHARES, "what lies within classes is there, at three quarters of its size"),
     Truth("collapsed", _ANY, _UNKNOWN, "how small is still the same, nobody knows"),
     Truth("swapped", 1.0, _NOT_SIMILAR, "each representation is that of another example of the class"),
     Truth("swapped", 0.25, _SAME, "three quarters of the examples have their own representation"),
@@ -89,7 +89,7 @@ def find_truth(control: str, strength: float = math.nan, kind: str = "map", last
     found = next(t for t in TRUTHS if t.control == control
                  and (math.isnan(t.strength) or t.strength == strength))
     outside = found.maps_only and (kind != "map" or last)
-    return Truth(control, strength, _UNKNOWN, "the rest of the network may not see positions") if outside else found
+    return Truth(control, strength, _UNKNOWN, "the rest may not see positions") if outside else found
 
 
 def tabulate_truths() -> pd.DataFrame:
