@@ -70,7 +70,7 @@ class _Grouping:
     """Classes of the fitting examples with enough examples, and the place of each near test example's one."""
 
     def __init__(self, classes: Tensor, near: Tensor) -> None:
-        found, counts = classes.unique(return_counts=True)
+        found, counts = torch.unique(classes, return_counts=True)
         self.classes, self.known = classes, found[counts >= FEWEST_OF_CLASS]
         same = near[:, None] == self.known
         self.places = torch.where(same.any(1), same.int().argmax(1), -1) if len(self.known) else near * 0 - 1
@@ -243,5 +243,5 @@ class _Grader:
         outcome: Outcome = self.test.outcome
         assert outcome.classes is not None
         wanted = outcome.classes if outcome.labels is None else outcome.labels
-        most = int(wanted.unique(return_counts=True)[1].max())
+        most = int(torch.unique(wanted, return_counts=True)[1].max())
         return most / max(1, int((outcome.classes == wanted).sum()))

@@ -129,12 +129,14 @@ def draw_rotation(width: Count, angle: float | None, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     basis = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0]
     if angle is None:
-        return basis.float()
+        turn: Tensor = basis
+        return turn.float()
     radians = torch.deg2rad(torch.tensor(angle, dtype=torch.float64))
     plane = torch.eye(width, dtype=torch.float64)
     for k in range(0, width - 1, 2):
         plane[k, k] = plane[k + 1, k + 1] = radians.cos()
         plane[k, k + 1], plane[k + 1, k] = -radians.sin(), radians.sin()
-    return (basis @ plane @ basis.T).float()
+    turn = basis @ plane @ basis.T
+    return turn.float()
 
 

@@ -83,7 +83,7 @@ class PassedExamples:
     @disable_gradients()
     def __init__(self, setup: Setup, batches: Sequence[Batch], labelled: bool = True) -> None:
         self.setup, self.passes = setup, list[Pass]()
-        parts = []
+        parts = list[Outcome]()
         for batch in batches:
             for piece, done in setup.pieces.map(batch, setup.settings.torch_device,
                                                 lambda b: setup.target.run_full(b.target)):
@@ -107,7 +107,7 @@ class PassedExamples:
 
     def read_rows(self, j: int) -> SiteRows:
         """Return all rows at a site."""
-        shape, parts, kept = self.setup.target.shapes[j], [], []
+        shape, parts, kept = self.setup.target.shapes[j], list[Tensor](), list[Tensor]()
         for p, x in zip(self.passes, self.get_representations(j), strict=True):
             parts.append(to_rows(x.float(), shape))
             mask = get_row_mask(shape, View.ALL, p.masks)
@@ -121,7 +121,7 @@ class PassedExamples:
     def split(self, rows: Tensor, j: int) -> list[Tensor]:
         """Return the representations (n, ...) of every pass from rows (N, L, C) at a site."""
         natives = self.get_representations(j)
-        parts = rows.split([len(x) for x in natives])
+        parts = torch.split(rows, [len(x) for x in natives])
         return [from_rows(r, x, self.setup.target.shapes[j]) for r, x in zip(parts, natives, strict=True)]
 
     @disable_gradients()
@@ -132,7 +132,7 @@ class PassedExamples:
 
     def pick(self, j: int, xs: Sequence[Tensor], chosen: Tensor) -> Tensor:
         """Return a few rows (n, L, C) of the chosen examples, as distances are made of."""
-        parts, start = [], 0
+        parts, start = list[Tensor](), 0
         for x, p in zip(xs, self.passes, strict=True):
             mine = chosen[(chosen >= start) & (chosen < start + len(x))] - start
             start += len(x)
