@@ -22,9 +22,10 @@ from suture.data.image_preprocessing import ImagePreprocessing as ImagePreproces
 from suture.data.image_preprocessing import parse_preprocessing as parse_preprocessing
 from suture.data.indexed import can_shuffle as can_shuffle
 from suture.data.indexed import split_rows as split_rows
+from suture.data.kept_batches import EpochPosition as EpochPosition
 from suture.data.kept_batches import go_on as go_on
-from suture.data.kept_batches import go_on_in_epoch as go_on_in_epoch
 from suture.data.micro_batch import MicroBatch as MicroBatch
+from suture.data.micro_batch import join_memory_notes as join_memory_notes
 from suture.data.misplaced import describe_form as describe_form
 from suture.data.seen import SeenData as SeenData
 from suture.data.sources import is_spec as is_spec

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from copy import copy
 from functools import partial
@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from suture._base import (
-    FOREIGN,
     SutureError,
     convert_tensors,
     expect,
@@ -25,11 +24,18 @@ from suture._base import (
 from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
-from suture.data.indexed import RowStream, explain_reading, find_rows, get_raw
+from suture.data.indexed import (
+    RowStream,
+    choose_rows,
+    find_rows,
+    get_raw,
+    pick_examples,
+    spread_rows,
+)
+from suture.data.loaders import count_loaded_examples, report_reading
 from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.libraries import is_stream
-from suture.data.spread import choose_rows, pick_examples, spread_rows
 
 _END: Any = object()
 
@@ -126,11 +132,9 @@ class Batches:
 
     def count_examples(self) -> int | None:
         """Return the number of examples of a pass, or None where it is unknown."""
-        counted = self._stream.rows if isinstance(self._stream, RowStream) else getattr(
-            self._stream, "sampler", None)
-        if not isinstance(counted, Sized):
-            return None
-        return len(counted) if self._most is None else min(len(counted), self._most)
+        n = (len(self._stream.rows) if isinstance(self._stream, RowStream)
+             else count_loaded_examples(self._stream))
+        return n if n is None or self._most is None else min(n, self._most)
 
     def __iter__(self) -> Iterator[Batch]:
         if not self.watched:
@@ -181,7 +185,8 @@ class Batches:
         whole = self._stream
         if isinstance(whole, Paired):
             return whole.source._try_examples(), whole.target._try_examples()
-        items = whole.take(whole.rows[:TRIED]) if isinstance(whole, RowStream) else read_some(whole)
+        with report_reading(f"a few examples of {self.name}"):
+            items = whole.take(whole.rows[:TRIED]) if isinstance(whole, RowStream) else read_some(whole)
         if self._prepared is None:
             return items
         made = self._prepared.batch(*split_labels(items))
@@ -219,13 +224,9 @@ class Batches:
         """Yield what the loader yields; an error of the user's code names the batch."""
         reading = self._stream.iterate(first) if isinstance(self._stream, RowStream) else None
         for k in count(first):
-            try:
+            with report_reading(f"batch {k} of {self.name}"):
                 reading = iter(self._stream) if reading is None else reading
                 item = next(reading, _END)
-            except SutureError:
-                raise
-            except FOREIGN as e:
-                raise SutureError(f"reading batch {k} of {self.name} fails: {explain_reading(e)}") from e
             if item is _END:
                 return
             yield item

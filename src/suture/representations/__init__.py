@@ -6,6 +6,7 @@ from suture.representations.accumulators import AccumulatorSettings as Accumulat
 from suture.representations.aligned_moments import Cell as Cell
 from suture.representations.alignment import DEFAULT_RULE as DEFAULT_RULE
 from suture.representations.alignment import Alignment as Alignment
+from suture.representations.alignment import AlignmentError as AlignmentError
 from suture.representations.alignment import AlignmentRule as AlignmentRule
 from suture.representations.alignment import Part as Part
 from suture.representations.alignment import View as View

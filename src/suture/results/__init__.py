@@ -7,9 +7,10 @@ from suture.results.measured import COLUMNS as COLUMNS
 from suture.results.report import ReportOptions as ReportOptions
 from suture.results.report import write_report as write_report
 from suture.results.sanity import Verdict as Verdict
+from suture.results.saving import give_up_result as give_up_result
 from suture.results.saving import has_comparison as has_comparison
+from suture.results.saving import is_given_up as is_given_up
 from suture.results.saving import refuse_foreign as refuse_foreign
-from suture.results.saving import remove_result as remove_result
 from suture.results.saving import remove_temporary as remove_temporary
 from suture.results.standing import Criterion as Criterion
 from suture.results.standing import describe_flaw as describe_flaw

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from suture.numbers import METHOD_NAMES, get_measure
+from suture.numbers import METHOD_NAMES, Bools, get_measure
 from suture.results.correspondence import Correspond, Correspondence, measure_correspondence
 from suture.results.measured import Measured
 from suture.results.sanity import Verdict, is_clean, is_open, run_sanity_battery
@@ -27,7 +27,6 @@ from suture.results.verdicts import (
 
 LEADING = ("cka_debiased", "cka", "dm.r2", "dm.relative_accuracy", "tlm.relative_accuracy")
 """Measures by which layers are said to correspond, the first that a comparison has."""
-_NAMED = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +82,12 @@ def _describe_methods(methods: Mapping[str, CellVerdicts], measured: Measured) -
     if len(methods) < 2:
         return " ".join(map(_count_words, methods.values()))
     tlm, dm = methods["tlm"], methods["dm"]
-    working, artefacts = tlm.count(*WORKING), tlm.count(ARTEFACT)
-    also, theirs = dm.count(*WORKING), dm.count(ARTEFACT)
-    doubt = f" ({marked['tlm']} not converged)" if marked["tlm"] else ""
-    return (f"Task loss matching makes {working} of {tlm.words.size} cells work{doubt}, "
-            f"{artefacts or 'none'} of them with representations beyond what natural inputs reach "
-            f"(artefacts); direct matching {also}, {theirs or 'none'} of them.")
+    sure = ~_find_marked(measured, "tlm")
+    working, artefacts = (int((tlm.words.isin(of).to_numpy() & sure).sum()) for of in (WORKING, (ARTEFACT,)))
+    sort = "converged cells" if marked["tlm"] else "cells"
+    return (f"Task loss matching makes {working} of {int(sure.sum())} {sort} work, {artefacts or 'none'} as "
+            f"artefacts (beyond what natural inputs reach); direct matching {dm.count(*WORKING)} of "
+            f"{dm.words.size}, {dm.count(ARTEFACT) or 'none'} as artefacts.")
 
 
 def _count_words(found: CellVerdicts) -> str:
@@ -101,11 +100,17 @@ def _count_words(found: CellVerdicts) -> str:
             f"{f'; {unproven} are unproven' if unproven else ''}.")
 
 
-def _count_marked(measured: Measured) -> dict[str, int]:
-    standing, found = find_standing(measured), dict.fromkeys(METHOD_NAMES, 0)
-    for method, by in standing.criteria.items():
-        found[method] = int((measured.marks(f"{method}.{by.quantity}") != "").to_numpy().sum())
+def _find_marked(measured: Measured, method: str) -> Bools:
+    """Return which cells of a method are marked (sources, targets): they carry no claim."""
+    by = find_standing(measured).criteria[method]
+    found: Bools = (measured.marks(f"{method}.{by.quantity}") != "").to_numpy()
     return found
+
+
+def _count_marked(measured: Measured) -> dict[str, int]:
+    criteria = find_standing(measured).criteria
+    return {method: int(_find_marked(measured, method).sum()) if method in criteria else 0
+            for method in METHOD_NAMES}
 
 
 def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) -> str:
@@ -114,8 +119,7 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
         return ""
     by = find_standing(measured).criteria["tlm"]
     value = measured.matrix(f"tlm.{by.quantity}").to_numpy()
-    usable = ((methods["tlm"].words == ARTEFACT)
-              & (measured.marks(f"tlm.{by.quantity}") == "")).to_numpy()
+    usable = (methods["tlm"].words == ARTEFACT).to_numpy() & ~_find_marked(measured, "tlm")
     if not usable.any():
         return ""
     far = measured.matrix("tlm.natural_distance").to_numpy()
@@ -126,31 +130,27 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
         gap = np.nan_to_num(gap - sign * other, nan=-np.inf)
     best = int(np.argmax(np.where(usable, gap, -np.inf)))
     i, j = map(int, np.unravel_index(best, value.shape))
-    told = (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: {by.words} {value[i, j]:.2f} "
+    words = (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: {by.words} {value[i, j]:.2f} "
             f"by task loss matching, {far[i, j]:.1f} times as far out as natural inputs reach")
-    return told + ("." if other is None or math.isnan(other[i, j])
-                   else f"; by direct matching {other[i, j]:.2f}.")
+    return words + ("." if other is None or math.isnan(other[i, j])
+                   else f"; direct matching {other[i, j]:.2f}.")
 
 
 def _describe_layers(measured: Measured, table: Any) -> str:
-    """Say by which measures every layer is nearest to itself, in one sentence."""
-    rows = [row for row in table.to_dict("records") if not is_open(row) and (row["layers"] or
-                                                                         row.get("source_layers"))]
-    if not rows:
+    """Say by how many measures of each kind every layer is nearest to itself, in one sentence."""
+    rows = [row for row in table.to_dict("records") if not is_open(row)
+            and (row["layers"] or row.get("source_layers"))]
+    parts = []
+    for words, of in (("{} indices", ""), ("{} measures of direct matching", "dm"),
+                      ("{} measures of task loss matching", "tlm")):
+        own = [row for row in rows if row["measure"].rpartition(".")[0] == of]
+        if own:
+            held = sum(map(is_clean, own))
+            parts.append(words.format(f"{'all' if held == len(own) else f'{held} of'} {len(own)}"))
+    if not parts:
         return ""
-    lost = [row for row in rows if not is_clean(row)]
     nearest = "itself" if measured.same_network else "its counterpart"
-    names = [f"{get_measure(row['measure']).label} ({_count_lost(row)} of {row['layers']})"
-             for row in sorted(lost, key=lambda r: -_count_lost(r))]
-    named = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-    held = len(rows) - len(lost)
-    return (f"Every layer is nearest to {nearest} by {held} of {len(rows)} measures"
-            + (f"; another is nearer by {named}." if lost else "."))
-
-
-def _count_lost(row: Mapping[Any, Any]) -> int:
-    """Return the number of target layers to which another layer is nearer."""
-    return int(row["violated"] if "violated" in row else row["layers"] - row["corresponding"])
+    return f"Every layer is nearest to {nearest} by {', '.join(parts)}."
 
 
 def _describe_correspondence(measured: Measured, correspond: Correspond) -> str:

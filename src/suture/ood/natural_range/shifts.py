@@ -34,8 +34,8 @@ _NOISE, _BRIGHTNESS, _CONTRAST, _MIXING = 4.0, 4.0, 10.0, 0.6
 
 
 def _add_noise(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
-    drawn: Tensor = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
-    return x + _NOISE * severity**2 * _compute_spread(x) * drawn
+    drawn = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
+    return torch.add(x, _compute_spread(x) * drawn, alpha=_NOISE * severity**2)
 
 
 def _lower_contrast(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
@@ -44,7 +44,7 @@ def _lower_contrast(x: Tensor, severity: float, generator: torch.Generator) -> T
 
 def _raise_contrast(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
     mean = x.mean((2, 3), keepdim=True)
-    return mean + (x - mean) * _CONTRAST**severity
+    return torch.add(mean, x - mean, alpha=_CONTRAST**severity)
 
 
 def _brighten(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
