@@ -15,8 +15,14 @@ from suture.compare.rehearsal.dry_run import dry_run as dry_run
 from suture.compare.rehearsal.dry_run import make_ready as make_ready
 from suture.compare.run import compare as compare
 from suture.compare.run import paper as paper
+from suture.compare.scoring.example_rows import CLASS_EXAMPLES as CLASS_EXAMPLES
+from suture.compare.scoring.example_rows import FEWEST_OF_CLASS as FEWEST_OF_CLASS
+from suture.compare.scoring.example_rows import MOST_ROWS as MOST_ROWS
+from suture.compare.scoring.example_rows import ExampleRows as ExampleRows
 from suture.compare.settings import CompareOptions as CompareOptions
 from suture.compare.settings import FitSettings as FitSettings
 from suture.compare.settings import Settings as Settings
+from suture.compare.setup import Setup as Setup
+from suture.compare.setup import set_up as set_up
 from suture.compare.stitched_network import StitchedNetwork as StitchedNetwork
 from suture.compare.stitched_network import load_stitched as load_stitched
