@@ -8,6 +8,12 @@ from suture.numbers.factorisations import qr as qr
 from suture.numbers.factorisations import svd as svd
 from suture.numbers.factorisations import svdvals as svdvals
 from suture.numbers.frechet_distance import frechet as frechet
+from suture.numbers.frechet_of_rows import RowMoments as RowMoments
+from suture.numbers.frechet_of_rows import estimate_frechet as estimate_frechet
+from suture.numbers.informational_residual import InformationalResidual as InformationalResidual
+from suture.numbers.informational_residual import (
+    estimate_informational_residual as estimate_informational_residual,
+)
 from suture.numbers.intervals import CHANCE_LEVEL as CHANCE_LEVEL
 from suture.numbers.intervals import Difference as Difference
 from suture.numbers.intervals import Estimate as Estimate

@@ -13,6 +13,7 @@ from suture.numbers import Moments, NonFiniteError, Pair, PairMoments, Resizing,
 from suture.representations.alignment import (
     DEFAULT_RULE,
     Alignment,
+    AlignmentError,
     AlignmentRule,
     View,
     describe_positions,
@@ -62,7 +63,7 @@ def align_cells(sources: Sequence[Shape], targets: Sequence[Shape],
         except SutureError as e:
             failed[i, j] = str(e)
     if failed and not found:
-        raise SutureError(next(iter(failed.values())))
+        raise AlignmentError(next(iter(failed.values())))
     return found, failed
 
 

@@ -28,6 +28,10 @@ _DROPPED = {"keep": "map", "learn": "drop", "add": "drop", "only": "drop"}
 """Former values of `AlignmentRule.prefix`, each with the nearest present one."""
 
 
+class AlignmentError(SutureError):
+    """Error for two representations that cannot be aligned."""
+
+
 class View(Enum):
     """Choice of rows: all, tokens without the prefix, the prefix alone, or the mean without the prefix."""
 
@@ -184,7 +188,7 @@ class Alignment:
 
     def __post_init__(self) -> None:
         if why := self._explain_mismatch():
-            raise SutureError(f"cannot align {self.source} with {self.target}: {why}")
+            raise AlignmentError(f"cannot align {self.source} with {self.target}: {why}")
 
     def _explain_mismatch(self) -> str:
         """Return why the source's representation cannot be aligned with the target's; "" where it can."""
@@ -260,6 +264,11 @@ class Alignment:
     def target_rows(self) -> Hashable:
         """Key of the rows of the target's matrix: equal keys of one target mean the same rows."""
         return tuple(p.target for p in self.parts)
+
+    def apply(self, x: Tensor, masks: Masks = None) -> Tensor:
+        """Bring a batch of the source's representations to the target's positions, with its own channels."""
+        return self.assemble([part.resizing.resize_grid(to_grid(x, self.source, part.source, masks))
+                              for part in self.parts])
 
     def assemble(self, parts: list[Tensor]) -> Tensor:
         """Build the target's representation from the grids (N, D, H, W, C) of its `parts`."""

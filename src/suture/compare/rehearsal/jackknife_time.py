@@ -1,15 +1,15 @@
-"""The time that the stages of a comparison will take, predicted from passes over a few examples."""
+"""The time of the jackknife, predicted from noise of the widths of a comparison."""
 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, partial
 
 import torch
 
+from suture.compare.rehearsal.timing import measure_seconds
 from suture.compare.setup import Setup
 from suture.indices import FOLDS, FROM_MOMENTS, Index, Needs, choose_group_size
 from suture.numbers import (
@@ -24,49 +24,6 @@ from suture.numbers import (
     sum_crosses,
 )
 from suture.representations import Accumulators, AlignedMoments, Cell, pair_turned_cells
-
-MOST_TRIED = 32
-"""Largest number of examples in a timed pass."""
-SHARE = 25
-"""A timed pass has at most one example of so many: with the passes beside it, a tenth of a stage."""
-LEAST_TRIED = 4
-_FEW = 2
-QUICK_SECONDS = 0.05
-"""A pass runs a second time if it is faster, because others disturb it more."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of a stage: a part per pass, and a part per example in it."""
-
-    each_pass: float
-    each_example: float
-
-    def predict(self, n: int | None, size: int) -> float | None:
-        """Return the seconds for `n` examples in passes of `size`; None if the number is unknown."""
-        return None if n is None else math.ceil(n / size) * self.each_pass + n * self.each_example
-
-
-def choose_tried(counts: list[int | None], micro_batch: int) -> int:
-    """Choose the number of examples in a timed pass, from the numbers of examples of all data."""
-    known = [n for n in counts if n is not None]
-    share = min(known) // SHARE if known else 2 * LEAST_TRIED
-    return max(1, min(micro_batch, MOST_TRIED, max(LEAST_TRIED, share)))
-
-
-def measure_cost(work: Callable[[int], object], tried: int, device: torch.device,
-                 least: int = 1) -> Cost:
-    """Measure what a stage costs: `work` runs it on a number of examples. The first run warms up.
-
-    A pass over `least` examples has all that a pass costs without regard to their number.
-    """
-    few = min(max(_FEW, least), tried)
-    work(few)
-    least, most = (_time(work, n, device) for n in (few, tried))
-    if tried == few:
-        return Cost(0.0, most / tried)
-    each = min(max(0.0, most - least) / (tried - few), most / tried)
-    return Cost(most - each * tried, each)
 
 
 def predict_intervals(setup: Setup, accumulators: Accumulators) -> dict[str, float]:
@@ -127,7 +84,7 @@ class _Trial:
         if any(index.needs is Needs.BLOCKS for index in indices):
             _compute([index for index in indices if index.needs is Needs.BLOCKS], self._pair)
         m = self._merged[0]
-        self._spectra = [_measure(lambda side=side: Spectrum.of(side)) for side in (m.x, m.y)]
+        self._spectra = [_measure(partial(Spectrum.of, side)) for side in (m.x, m.y)]
         _ = self._pair.x, self._pair.y
         self.cell = _measure(lambda: _compute(indices, replace(self._pair))) + self._measure_merging()
 
@@ -167,17 +124,6 @@ def _compute(indices: Sequence[Index], pair: Pair) -> None:
 
 
 def _measure(work: Callable[[], object]) -> float:
-    return _time(lambda _: work(), 0, torch.device("cpu"))
+    return measure_seconds(lambda _: work(), 0, torch.device("cpu"))
 
 
-def _time(work: Callable[[int], object], size: int, device: torch.device) -> float:
-    best = math.inf
-    for _ in range(2):
-        start = time.perf_counter()
-        work(size)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - start)
-        if best > QUICK_SECONDS:
-            break
-    return best
