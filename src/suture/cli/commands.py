@@ -49,11 +49,13 @@ from suture.numbers import get_measure
 from suture.results import ReportOptions, load, write_report
 
 RUN = list_parameters(Settings, only=("seed", "device"))
+ARRAYS = ("jackknife", "sample", "seed", "precision", "device")
+"""Options of `suture arrays` that are passed on as they are."""
 
 
 @command(RUN, REPORT, RESTART)
 def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
-    """Two small networks trained on the digits, each compared with itself and with the other."""
+    """Two small networks trained on the digits, one compared with itself and with the other."""
     find_device(options["device"])  # raises for a bad one, before anything is trained
     with show_progress() as progress:
         report = read_record(ReportOptions, options)
@@ -155,8 +157,7 @@ def _inspect_every_call(network: nn.Module, inputs: Any) -> Iterator[tuple[Site,
             yield site, e
 
 
-@command(list_parameters(ArrayOptions, only=("indices", "jackknife", "sample", "seed", "precision",
-                                             "device")), REPORT, RESTART)
+@command(list_parameters(ArrayOptions, only=("indices", *ARRAYS)), REPORT, RESTART)
 def arrays(
     paths: Annotated[list[Path], typer.Argument(
         help="SOURCE, and TARGET unless it is the same: .npz, .safetensors or .npy files, or folders of .npy "
@@ -178,12 +179,11 @@ def arrays(
         for of in (source, *others):
             of.pop(labels or "", None)
         listed = options["indices"]
-        how = {name: options[name] for name in ("jackknife", "sample", "seed", "precision", "device")}
         with show_progress() as progress:
             made = compare_arrays(source, others[0] if others else None,
                                   () if listed == "none" else split_names(listed) or (),
                                   names=_name_files(paths), kinds=_split_kinds(kind or []), labels=classes,
-                                  progress=progress, save_to=out, **how)
+                                  progress=progress, save_to=out, **{name: options[name] for name in ARRAYS})
         print_verdict(made)
         page = write_report([made], out / "report.html", read_record(ReportOptions, options))
     console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(page))}", soft_wrap=True)

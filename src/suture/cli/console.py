@@ -47,8 +47,8 @@ def print_dry_run(found: DryRun) -> None:
     print_notes(found.notes)
     if any(s is not None for s in found.seconds.values()):
         parts = (f"{stage} {_format_duration(s)}" for stage, s in found.seconds.items() if s is not None)
-        console.print(f"about {', '.join(parts)}, by a few examples; solving and "
-                      "detectors come on top", soft_wrap=True)
+        console.print(f"about {', '.join(parts)}, by a few examples; reading data "
+                      "and trained detectors come on top", soft_wrap=True)
     print_notes(filter(None, [found.warning]))
 
 

@@ -33,5 +33,6 @@ from suture.data.sources import open_pair as open_pair
 from suture.data.sources.examples import Examples as Examples
 from suture.data.sources.splits import draw_balanced_order as draw_balanced_order
 from suture.data.sources.splits import make_generator as make_generator
+from suture.data.spread import spread_rows as spread_rows
 from suture.data.text_preprocessing import TextPreprocessing as TextPreprocessing
 from suture.data.text_preprocessing import explain_token_mismatch as explain_token_mismatch

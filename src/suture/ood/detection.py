@@ -253,6 +253,10 @@ class Detection:
             undo()
             raise
 
+    def count_made(self) -> int:
+        """Return the number of auxiliary examples that pass the target network once."""
+        return 2 * HELD_OUT if self._chosen else 0
+
     def make_collector(self) -> ScoreCollector:
         """Return a score collector for one pass over the test data."""
         return ScoreCollector(self._fitted, self.target.shapes)
