@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from suture._base import SutureError as SutureError
     from suture.compare import StitchedNetwork as StitchedNetwork
     from suture.compare import compare as compare
+    from suture.compare import compare_arrays as compare_arrays
     from suture.compare import dry_run as dry_run
     from suture.compare import load_stitched as load_stitched
     from suture.compare import paper as paper
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from suture.data import Prepared as Prepared
     from suture.data import TextPreprocessing as TextPreprocessing
     from suture.data import sources as sources
-    from suture.indices import compare_arrays as compare_arrays
     from suture.indices import merged_moments as merged_moments
     from suture.networks import Site as Site
     from suture.networks import capture as capture
@@ -45,22 +45,24 @@ if TYPE_CHECKING:
     from suture.stitching import Family as Family
     from suture.stitching import StitchingLayer as StitchingLayer
     from suture.stitching import TaskRecipe as TaskRecipe
+    from suture.studies import controls as controls
 
 _NAMES = {
     "_base": ("SutureError",),
     "numbers": ("MEASURES",),
-    "indices": ("compare_arrays", "merged_moments"),
+    "indices": ("merged_moments",),
     "representations": ("AlignmentRule",),
     "data": ("ImagePreprocessing", "Paired", "Prepared", "TextPreprocessing", "sources"),
     "networks": ("Site", "capture", "find_sites", "run_tail"),
     "stitching": ("Family", "StitchingLayer", "TaskRecipe"),
     "ood": ("OOD", "EnergyRecipe", "Thresholds"),
     "results": ("Comparison", "load"),
-    "compare": ("StitchedNetwork", "compare", "dry_run", "load_stitched", "paper", "stitch"),
+    "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "paper",
+                "stitch"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
-_ROOMS = ("indices", "zoo")
-"""Rooms that are themselves public."""
+_ROOMS = {"indices": "indices", "zoo": "zoo", "controls": "studies.controls"}
+"""Rooms, and parts of rooms, that are themselves public."""
 
 __all__ = sorted([*_ROOM_OF, *_ROOMS])
 
@@ -71,7 +73,7 @@ def __getattr__(name: str) -> Any:
 
         return version("suture")
     if name in _ROOMS:
-        return importlib.import_module(f"suture.{name}")
+        return importlib.import_module(f"suture.{_ROOMS[name]}")
     if name not in _ROOM_OF:
         raise AttributeError(f"module 'suture' has no attribute {name!r}")
     found = getattr(importlib.import_module(f"suture.{_ROOM_OF[name]}"), name)

@@ -12,12 +12,12 @@ import torch
 import suture
 from suture.compare import make_ready
 from suture.compare.records import Evaluation
-from suture.compare.timing import _repeat_examples, measure_step
+from suture.compare.rehearsal.timing import _repeat_examples, measure_step
 from suture.stitching import Task
 from tests.support import tiny
 from tests.support.interruptions import assert_same_numbers
 
-REHEARSAL, RUN = map(import_module, ("suture.compare.rehearsal", "suture.compare.run"))
+REHEARSAL, RUN = map(import_module, ("suture.compare.rehearsal.dry_run", "suture.compare.run"))
 GIVEN: dict[str, Any] = {"device": "cpu", "methods": ["dm", "tlm"], "tlm": tiny.RECIPE, "indices": ["cka"]}
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as ProgressBars
 from rich.table import Column, Table
 
-from suture._base import format_bytes
+from suture._base import expect, format_bytes
 from suture.cli.entry_point import clean, console, problems
 from suture.compare import DryRun
 from suture.results import Comparison, summarise_findings
@@ -58,15 +58,17 @@ def _format_duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def print_verdict(comparison: Comparison) -> None:
+def print_verdict(comparison: Comparison, notes: bool = True) -> None:
+    """Print what a comparison found, and its notes."""
     console.print(f"\n{clean(comparison.source)} -> {clean(comparison.target)}", style="bold")
     found = summarise_findings(comparison)
-    first = found.first.lower()
     if found.first:
         console.print(f"  {clean(found.first)}", style="bold", soft_wrap=True)
-    for sentence in filter(None, [*found.cells, *found.shown, found.summary, found.gap]):
+    for sentence in found.sentences:
         console.print(f"  {clean(sentence)}", soft_wrap=True)
-    print_notes([note for note in comparison.meta["notes"] if note.lower() not in first], "  ")
+    if notes:
+        first = found.first.lower()
+        print_notes([note for note in comparison.meta["notes"] if note.lower() not in first], "  ")
 
 
 def print_notes(notes: Iterable[str], indent: str = "") -> None:
@@ -75,11 +77,13 @@ def print_notes(notes: Iterable[str], indent: str = "") -> None:
 
 
 def split_names(names: str | None) -> list[str] | None:
-    r"""Split comma separated names; None gives None.
+    r"""Split comma separated names; None gives None, and there is at least one.
 
     The comma in ``@tokens:1,14x14`` and one after a backslash are part of a name.
     """
     if names is None:
         return None
     parts = re.findall(r"(?:\\.|[^\\,]|\\$|,(?=\s*\d+x\d+\s*(?:,|$)))+", names, re.DOTALL)
-    return [n for part in parts if (n := re.sub(r"(?<!\\)\s+$", "", part.lstrip()))]
+    found = [n for part in parts if (n := re.sub(r"(?<!\\)\s+$", "", part.lstrip()))]
+    expect(bool(found), "names separated by commas", repr(names), "leave the option out")
+    return found

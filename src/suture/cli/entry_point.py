@@ -16,10 +16,13 @@ from rich.markup import escape
 # Users' names may contain `:name:` or numbers, so rich must not turn them into emoji or colours.
 console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (False, True))
 COMMANDS = {
+    "arrays": ("commands",
+               "Compare files of named arrays, such as saved features: indices, verdict, report, no "
+               "network."),
     "indices": ("commands",
                 "Structural indices of two matrices with the same rows, without any network."),
     "demo": ("commands",
-             "Two small networks trained on the digits, each compared with itself and with the other."),
+             "Two small networks trained on the digits, one compared with itself and with the other."),
     "train": ("commands", "Train a network of the zoo and save its weights."),
     "report": ("commands", "One HTML report of one or more comparisons."),
     "layers": ("commands",

@@ -30,6 +30,7 @@ from suture.cli.options import (
     RECIPE_NAMES,
     REPORT,
     RESTART,
+    STITCH_RESTART,
     DataOption,
     NetworkArgument,
     OutOption,
@@ -64,7 +65,8 @@ def compare(
     if dry_run:
         _compare(source, target, source_weights, target_weights, data, preset, None, options)
         return
-    with hold_folder(out, options["restart"]):
+    with hold_folder(out, options["restart"]) as note:
+        print_notes(filter(None, [note]))
         check_file(out / "report.html")
         _compare(source, target, source_weights, target_weights, data, preset, out, options)
 
@@ -78,7 +80,8 @@ def _compare(source: str, target: str | None, source_weights: Path | None, targe
                                    read_record(DataOptions, options), options["seed"])
     arguments = {**_read_settings(preset, options),
                  "names": _choose_names(source, source_weights, target, target_weights)}
-    ready = make_ready(given.source, given.target, given.train, given.test, **arguments, save_to=out)
+    ready = make_ready(given.source, given.target, given.train, given.test, **arguments, save_to=out,
+                       restart=options["restart"] and out is not None)
     print_notes(given.notes)
     print_dry_run(ready.estimate())
     if out is not None:
@@ -123,7 +126,7 @@ def _read_fit(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     return paper(recipe.seed)
 
 
-@command(DATA, FIT, ALIGNMENT)
+@command(DATA, FIT, ALIGNMENT, STITCH_RESTART)
 def stitch(
     source: Annotated[str, typer.Argument(help=f"Network that gives the front: {NETWORK_HELP}")],
     source_site: SiteArgument,
@@ -143,11 +146,10 @@ def stitch(
                                    read_record(DataOptions, options), options["seed"])
     print_notes(given.notes)
     fit = {p.name: options[p.name] for p in FIT} | _read_fit(preset, options)
-    arguments: Any = {**fit, "method": method}
+    arguments: Any = {**fit, "method": method, "save_to": out, "restart": options["restart"]}
     with show_progress() as progress:
         made = stitch_networks(given.source, source_site, given.target or given.source, target_site,
                                given.train, progress=progress, **arguments)
-    made.save(out)
     console.print(f"{clean(str(made.layer))}", soft_wrap=True)
     reached = made.accuracy(given.test)
     if reached is None:

@@ -3,16 +3,26 @@
 >>> comparison = suture.compare(network_a, network_b, data=train, test=test)
 """
 
+from suture.compare.arrays.comparison import compare_arrays as compare_arrays
+from suture.compare.arrays.files import ArrayFile as ArrayFile
+from suture.compare.arrays.options import ArrayOptions as ArrayOptions
+from suture.compare.fitting.single_layer import StitchOptions as StitchOptions
+from suture.compare.fitting.single_layer import stitch as stitch
 from suture.compare.kept_run import hold_folder as hold_folder
-from suture.compare.rehearsal import DryRun as DryRun
-from suture.compare.rehearsal import Ready as Ready
-from suture.compare.rehearsal import dry_run as dry_run
-from suture.compare.rehearsal import make_ready as make_ready
+from suture.compare.rehearsal.dry_run import DryRun as DryRun
+from suture.compare.rehearsal.dry_run import Ready as Ready
+from suture.compare.rehearsal.dry_run import dry_run as dry_run
+from suture.compare.rehearsal.dry_run import make_ready as make_ready
 from suture.compare.run import compare as compare
 from suture.compare.run import paper as paper
+from suture.compare.scoring.example_rows import CLASS_EXAMPLES as CLASS_EXAMPLES
+from suture.compare.scoring.example_rows import FEWEST_OF_CLASS as FEWEST_OF_CLASS
+from suture.compare.scoring.example_rows import MOST_ROWS as MOST_ROWS
+from suture.compare.scoring.example_rows import ExampleRows as ExampleRows
 from suture.compare.settings import CompareOptions as CompareOptions
 from suture.compare.settings import FitSettings as FitSettings
 from suture.compare.settings import Settings as Settings
+from suture.compare.setup import Setup as Setup
+from suture.compare.setup import set_up as set_up
 from suture.compare.stitched_network import StitchedNetwork as StitchedNetwork
 from suture.compare.stitched_network import load_stitched as load_stitched
-from suture.compare.stitched_network import stitch as stitch

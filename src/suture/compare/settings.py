@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from os import PathLike
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -15,6 +14,7 @@ from typing_extensions import Doc
 
 from suture._base import (
     Count,
+    FilePath,
     Progress,
     Real,
     Seed,
@@ -33,7 +33,7 @@ from suture.compare.given_names import choose_methods, read_network_names
 from suture.compare.key import flatten_settings
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
-from suture.networks import Network, SiteName, SiteSpec, find_device
+from suture.networks import Network, SiteSpec, find_device
 from suture.numbers import METHOD_NAMES
 from suture.ood import DEFAULT_OOD, DETECTORS, OOD, as_batches
 from suture.representations import DEFAULT_RULE, AccumulatorSettings, AlignmentRule
@@ -258,13 +258,13 @@ class CompareOptions(Settings):
         "Earlier, perhaps partial result of exactly the same comparison. Its finished stages are not run "
         "again, and a note says so. Changed data, networks, code, settings or versions raise an error that "
         "names them.")] = Field(default=None, kw_only=True)
-    save_to: Annotated[str | PathLike[str] | None, Doc(
+    save_to: Annotated[FilePath | None, Doc(
         "Folder that the result is saved to after each stage, with checkpoints of long stages about every "
         "minute. The same call goes on from there. It is locked while the run writes to it.",
         )] = Field(default=None, kw_only=True)
     restart: Annotated[bool, Doc(
-        "Start anew: remove the earlier result in the folder and its checkpoints, also damaged ones, but no "
-        "other files.")] = Field(default=False, kw_only=True)
+        "Start anew: remove earlier checkpoints, and replace the earlier result, also a damaged one, when "
+        "the first stage is done. Other files stay.")] = Field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -272,25 +272,3 @@ class CompareOptions(Settings):
                "write save_to=")
         expect(self.save_to is None or self.previous is None, "save_to or previous", "both",
                "leave out previous, which save_to finds itself")
-
-
-@options
-class StitchOptions(FitSettings):
-    """Arguments of `suture.stitch`: two networks with a site each, data and settings of the fit."""
-
-    source: Annotated[Network, Doc("Network that gives the front.")]
-    source_site: Annotated[SiteName, Doc("Site in it.")]
-    target: Annotated[Network, Doc("Network that gives the tail; `source` for self-stitching.")]
-    target_site: Annotated[SiteName, Doc("Site in it.")]
-    data: Annotated[Any, Doc("Examples that the layer is fitted to, as for `suture.compare`.")]
-    method: Annotated[Method, Doc(
-        'Way of fitting: "dm" (direct matching, closed form) or "tlm" (by gradient, with the recipe `tlm`). '
-        '"tlm" with ``TaskRecipe(objective="match")`` is direct matching by gradient.',
-        )] = Field(default="dm", kw_only=True)
-
-    @property
-    def comparison(self) -> CompareOptions:
-        """The comparison of these two sites alone."""
-        shared: Mapping[str, Any] = {name: getattr(self, name) for name in FitSettings.__annotations__}
-        return CompareOptions(self.source, self.target, self.data, **shared, sites=[self.source_site],
-                              target_sites=[self.target_site], methods=[self.method], indices=(), ood=None)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from suture.numbers.factorisations import eigh, svd, svdvals
-from suture.numbers.moments import Moments, Side, to_double
+from suture.numbers.moments import MomentBlock, Moments, Side, UnitRowSums
 
 Key = tuple[Hashable, ...]
 
@@ -99,76 +100,32 @@ def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Ten
     return (weight * (weight @ m.sxx - 2 * m.sxy.T)).sum() + torch.trace(m.syy) + m.n * off @ off
 
 
-@dataclass(frozen=True)
-class UnitRowSums:
-    """Sums of `n` rows at unit length: `total` (p,) of x / |x| in float64, and the number of zero rows."""
-
-    n: int
-    total: Tensor
-    zeros: int
-
-    @classmethod
-    def of(cls, x: Tensor) -> UnitRowSums:
-        """Compute the sums of the unit rows of a matrix (n, p)."""
-        norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        units = to_double(torch.where(norms > 0, x / norms, 0.0))
-        return cls(len(x), units.sum(0), int((norms == 0).sum()))
-
-    def merge(self, other: UnitRowSums) -> UnitRowSums:
-        """Return the sums of the rows of both."""
-        return UnitRowSums(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
-
-
-def standardise_rows(x: Tensor) -> Tensor:
-    """Scale the rows of `x` (n, p) to mean 0 and length 1; rows that vary by rounding only become zeros."""
-    mean = x.mean(1, keepdim=True)
-    rest = x - mean
-    floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
-    norms = torch.linalg.vector_norm(rest, dim=1, keepdim=True)
-    return torch.where(norms > floor, rest / norms, 0.0)
-
-
-@dataclass(frozen=True)
-class MomentBlock:
-    """Moments that one block of examples adds to a pair.
-
-    `unit` has the sums of both sides' rows at unit length, `standard` the moments after `standardise_rows`.
-    """
-
-    moments: Moments
-    unit: tuple[UnitRowSums, UnitRowSums] | None = None
-    standard: Moments | None = None
-
-    def merge(self, other: MomentBlock) -> MomentBlock:
-        """Return the block of the rows of both."""
-        unit = (self.unit[0].merge(other.unit[0]), self.unit[1].merge(other.unit[1])) if (
-            self.unit and other.unit) else None
-        standard = self.standard.merge(other.standard) if self.standard and other.standard else None
-        return MomentBlock(self.moments.merge(other.moments), unit, standard)
-
-
 class Spectra:
-    """Spectra by key, each computed when it is first asked for and kept, so that cells share their sides.
+    """Sides and their spectra by key, each computed when it is first asked for, so that cells share them.
 
     A key holds side, number and rows of a site, then what is left out of the rows. Several threads may ask. A
     spectrum that cannot be computed raises its error for each that asks.
     """
 
     def __init__(self) -> None:
-        self._found: dict[Key, Spectrum] = {}
+        self._found: dict[Key, Any] = {}
         self._locks: dict[Key, Lock] = {}
 
     def find(self, key: Key, side: Side, precision: torch.dtype) -> Spectrum:
         """Return the spectrum of `key`, which is that of `side` if it is not known yet."""
+        found: Spectrum = self._find(("spectrum", *key), lambda: Spectrum.of(side, precision))
+        return found
+
+    def find_side(self, key: Key, parts: Sequence[Side]) -> Side:
+        """Return the side of `key`, which merges `parts` if it is not known yet."""
+        found: Side = self._find(("side", *key), lambda: parts[0].merge(*parts[1:]))
+        return found
+
+    def _find(self, key: Key, compute: Callable[[], Any]) -> Any:
         with self._locks.setdefault(key, Lock()):
             if key not in self._found:
-                self._found[key] = Spectrum.of(side, precision)
+                self._found[key] = compute()
             return self._found[key]
-
-    def forget_parts(self, side: str, site: int) -> None:
-        """Forget the spectra of a site without some rows (`Pair.leave_out`, `Pair.find_outside`)."""
-        for key in [k for k in self._found if len(k) > 3 and k[:2] == (side, site)]:
-            del self._found[key]
 
 
 @dataclass(frozen=True)
@@ -182,6 +139,7 @@ class Pair:
         share: share of the rows that are independent. It is below 1 where an alignment repeats or
             interpolates the source's positions.
         spectra, keys: spectra that are shared with other cells, if any, and the keys of source and target.
+        turned: the pair with source and target in each other's place, whose factorisations are shared.
     """
 
     moments: Moments
@@ -191,6 +149,7 @@ class Pair:
     share: float = 1.0
     spectra: Spectra | None = None
     keys: tuple[Key, Key] = (("source",), ("target",))
+    turned: Pair | None = None
 
     @classmethod
     def of(cls, moments: Moments) -> Pair:
@@ -207,6 +166,12 @@ class Pair:
         x, y = self.keys
         return replace(self, moments=rest.moments, unit=rest.unit, standard=rest.standard,
                        blocks=tuple(blocks), keys=((*x, number), (*y, number)))
+
+    def turn(self) -> Pair:
+        """Return the pair with source and target in each other's place; the two share factorisations."""
+        found = MomentBlock(self.moments, self.unit, self.standard).turn()
+        return replace(self, moments=found.moments, unit=found.unit, standard=found.standard,
+                       blocks=tuple(b.turn() for b in self.blocks), keys=self.keys[::-1], turned=self)
 
     @cached_property
     def x(self) -> Spectrum:
@@ -250,6 +215,11 @@ class Pair:
         return x, y
 
     @property
+    def is_own(self) -> bool:
+        """True if source and target are the same matrix."""
+        return self.keys[0] == self.keys[1]
+
+    @cached_property
     def constant(self) -> tuple[str, ...]:
         """The sides ("source", "target") that do not vary."""
         m = self.moments
@@ -271,17 +241,39 @@ class Pair:
     @cached_property
     def rotated(self) -> Tensor:
         """Cross scatter (rank x, rank y) of the principal directions of the two sides."""
+        if self.turned is not None:
+            return self.turned.rotated.T
         return self.loadings @ self.y.vectors
 
     @cached_property
     def canonical(self) -> tuple[Tensor, Tensor, Tensor]:
         """Canonical correlations: (U, correlations, V'), with U and V in whitened coordinates."""
+        if self.turned is not None:
+            u, s, vh = self.turned.canonical
+            return vh.T, s, u.T
+        if self.is_own:  # a near-identity, on which LAPACK may not converge
+            same = torch.eye(self.x.rank, dtype=self.x.values.dtype)
+            return same, same.diagonal(), same
         white = self.rotated / torch.outer(self.x.values.sqrt(), self.y.values.sqrt())
         return svd(white)
 
     @cached_property
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Sums over the columns x_j of source and target of |<h, x_j>|, for each canonical variate h."""
+        if self.turned is not None:
+            return self.turned.weights[::-1]
+        u, _, vh = self.canonical
+        x, y = ((side.vectors @ (side.values.sqrt()[:, None] * directions)).abs().sum(0)
+                for side, directions in ((self.x, u), (self.y, vh.T)))
+        return x, y
+
+    @cached_property
     def nuclear(self) -> float:
         """Nuclear norm of the cross scatter: the largest trace that a rotation of one side can reach."""
+        if self.turned is not None:
+            return self.turned.nuclear
+        if self.is_own:
+            return float(torch.trace(self.moments.sxx))
         return float(svdvals(self.moments.sxy).sum())
 
     @cached_property

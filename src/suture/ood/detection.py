@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product, repeat
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,15 @@ from suture.ood.auxiliary import (
     gather_inputs,
     take_examples,
 )
-from suture.ood.detector import UNSOLVED, Detector, NativeData, NativeSite, Statistics, Unfitted
+from suture.ood.detector import (
+    UNSOLVED,
+    Detector,
+    NativeData,
+    NativeSite,
+    Statistics,
+    Unfitted,
+    run_detector,
+)
 from suture.ood.detector_store import fit_with_store
 from suture.ood.features import SiteFeatures
 from suture.ood.options import OOD
@@ -60,8 +68,11 @@ class DetectorFitter:
 
     def __init__(self, detectors: Mapping[str, Detector], shapes: Sequence[Shape], seed: int = 0) -> None:
         self.shapes = shapes
-        makes = dict.fromkeys(d.make_statistics for d in detectors.values())
-        self._made = {make: [make(seed) for _ in shapes] for make in makes}
+        self._owners = {d.make_statistics: d for d in detectors.values()}
+        self._made: dict[Any, list[Statistics | None]] = {}
+        for make, detector in self._owners.items():
+            with run_detector(detector):
+                self._made[make] = [make(seed) for _ in shapes]
         self.statistics = {name: self._made[d.make_statistics] for name, d in detectors.items()}
 
     @property
@@ -82,10 +93,10 @@ class DetectorFitter:
             labels = None
         for j, (x, shape) in enumerate(zip(xs, self.shapes, strict=True)):
             seen = SiteFeatures(x, shape, mask)
-            for of in self._made.values():
-                statistics = of[j]
-                if statistics is not None:
-                    statistics.update(seen.spread, labels)
+            for make, of in self._made.items():
+                if (statistics := of[j]) is not None:
+                    with run_detector(self._owners[make]):
+                        statistics.update(seen.spread, labels)
 
 
 @dataclass
@@ -99,7 +110,7 @@ class Detection:
 
     Attributes:
         notes: sentences for the reader of the scores.
-        about: conventions, thresholds and quality of each detector at each site, after `describe_quality`.
+        about: conventions and quality of each detector at each site, after `describe_quality`.
     """
 
     ood: OOD
@@ -263,8 +274,8 @@ class Detection:
         arrays = {**arrays, **self.stack_auxiliary_scores()}
         quality = {name: [self._measure_quality(name, j, arrays, tested)
                           for j in range(len(self.target.sites))] for name in self._chosen}
-        self.about = {"verdict": self.ood.names[0], "thresholds": asdict(self.ood.thresholds), "quality":
-                      quality, "positive": "native representations; larger scores are more in-distribution",
+        self.about = {"quality": quality,
+                      "positive": "native representations; larger scores are more in-distribution",
                       **{k: v for k, v in self._auxiliary.about.items() if k != "training"}}
 
     def _measure_quality(self, name: str, j: int, arrays: Mapping[str, NDArray[Any]],

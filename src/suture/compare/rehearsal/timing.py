@@ -52,22 +52,25 @@ def choose_tried(counts: list[int | None], micro_batch: int) -> int:
     return max(1, min(micro_batch, MOST_TRIED, max(LEAST_TRIED, share)))
 
 
-def measure_cost(work: Callable[[int], object], tried: int, device: torch.device) -> Cost:
-    """Measure what a stage costs: `work` runs it on a number of examples. A quick first run warms up."""
-    few = min(_FEW, tried)
-    least = _time(work, few, device)
-    if least > SLOW_SECONDS:
-        tried = min(tried, LEAST_TRIED)
+def measure_cost(work: Callable[[int], object], tried: int, device: torch.device, least: int = 1) -> Cost:
+    """Measure what a stage costs: `work` runs it on a number of examples. A quick first run warms up.
+
+    A pass over `least` examples has all that a pass costs without regard to their number.
+    """
+    few = min(max(_FEW, least), tried)
+    base = measure_seconds(work, few, device)
+    if base > SLOW_SECONDS:
+        tried = min(tried, max(few, LEAST_TRIED))
     else:
-        least = _time(work, few, device)
+        base = measure_seconds(work, few, device)
     if tried == few:
-        return Cost(0.0, least / tried)
-    most = _time(work, tried, device)
+        return Cost(0.0, base / tried)
+    most = measure_seconds(work, tried, device)
     if most <= QUICK_SECONDS:
-        most = min(most, _time(work, tried, device))
-    each = min(max(0.0, most - least) / (tried - few), most / tried)
+        most = min(most, measure_seconds(work, tried, device))
+    each = min(max(0.0, most - base) / (tried - few), most / tried)
     # Of a slow pass no large part comes once, whatever the first one has warmed up.
-    each = max(each, most / tried / 3) if least > SLOW_SECONDS else each
+    each = max(each, most / tried / 3) if base > SLOW_SECONDS else each
     return Cost(most - each * tried, each)
 
 
@@ -92,25 +95,23 @@ def _step(shape: torch.Size) -> None:
     p.addcdiv_(mean, square.sqrt().add_(1e-8), value=-1e-3)
 
 
-def predict_indices(setup: Setup) -> tuple[float, float]:
-    """Return the seconds of the indices of all cells, and those of the jackknife, which repeats them.
+def predict_indices(setup: Setup) -> float:
+    """Return the seconds of the indices of all cells.
 
     They are timed on noise of the smallest and of the largest widths. Between them, time grows with the
     operations of a factorisation.
     """
-    settings = setup.settings
     timed = FROM_MOMENTS - {Needs.UNITS, Needs.BLOCKS}
-    indices = [r.index for r in settings.requests if r.index.needs in timed and r.index.user is None]
+    indices = [r.index for r in setup.settings.requests if r.index.needs in timed and r.index.user is None]
     if not indices:
-        return 0.0, 0.0
+        return 0.0
     sizes = [_count_operations(p, q) for p, q in _list_widths(setup)]
     ends = sorted(set(_list_widths(setup)), key=lambda widths: _count_operations(*widths))
     low, high = ends[0], ends[-1]
     took = [_time_indices(indices, *widths) for widths in dict.fromkeys((low, high))]
     span = max(1, _count_operations(*high) - _count_operations(*low))
     rise = max(0.0, took[-1] - took[0]) / span
-    once = sum(took[0] + rise * (size - _count_operations(*low)) for size in sizes)
-    return once, settings.jackknife * once / min(torch.get_num_threads(), len(sizes))
+    return sum(took[0] + rise * (size - _count_operations(*low)) for size in sizes)
 
 
 def _list_widths(setup: Setup) -> list[tuple[int, int]]:
@@ -157,7 +158,8 @@ def _repeat_examples(found: Evaluation, n: int) -> Evaluation:
     return replace(found, **cut | {"batches": np.array([n]), "broken": {}})
 
 
-def _time(work: Callable[[int], object], size: int, device: torch.device) -> float:
+def measure_seconds(work: Callable[[int], object], size: int, device: torch.device) -> float:
+    """Return the wall time of `work` on a number of examples."""
     start = time.perf_counter()
     work(size)
     if device.type == "cuda":

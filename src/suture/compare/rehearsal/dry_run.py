@@ -13,11 +13,8 @@ import torch
 from suture._base import Progress, checked, name_callback, takes
 from suture.compare.fitting.moments import collect_moments
 from suture.compare.fitting.task_loss import make_layers
-from suture.compare.run import run_stages
-from suture.compare.scoring.evaluation import Evaluator
-from suture.compare.settings import CompareOptions
-from suture.compare.setup import Setup, set_up
-from suture.compare.timing import (
+from suture.compare.rehearsal.jackknife_time import predict_intervals
+from suture.compare.rehearsal.timing import (
     Cost,
     choose_tried,
     measure_cost,
@@ -25,6 +22,10 @@ from suture.compare.timing import (
     predict_indices,
     predict_scores,
 )
+from suture.compare.run import run_stages
+from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.settings import CompareOptions
+from suture.compare.setup import Setup, set_up
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
 from suture.representations import Cell
@@ -147,13 +148,12 @@ class _Rehearsal:
     def _predict(self) -> dict[str, float | None]:
         """Predict the seconds of each stage; setting up and detectors are part of the first."""
         setup, settings = self.setup, self.setup.settings
-        indices, intervals = predict_indices(setup)
-        passing = self._measure(self._collect)
+        indices = predict_indices(setup)
+        passing = self._measure(self._collect, settings.accumulator_settings.blocks)
         auxiliary = 0 if setup.detection is None else setup.detection.count_made()
         seconds = {"moments": _add(self._start, passing.predict(self.n_fit, setup.micro_batch),
                                    auxiliary * passing.each_example, indices)}
-        if settings.jackknife:
-            seconds["intervals"] = intervals
+        seconds |= predict_intervals(setup, self._accumulators)
         if settings.method_names:
             seconds |= dict.fromkeys(settings.method_names, self._predict_testing())
         if "tlm" in settings.method_names:
@@ -161,12 +161,12 @@ class _Rehearsal:
                                   *[self._predict_testing()] * settings.recipe.seeds)
         return seconds
 
-    def _measure(self, work: Callable[[Batch], Any]) -> Cost:
+    def _measure(self, work: Callable[[Batch], Any], least: int = 1) -> Cost:
         def run(n: int) -> object:
             some = next(iter(cut_batch(self._batch, n)))
             return work(Batch(some.source, some.target, some.labels))
 
-        return measure_cost(run, self._batch.size, self.device)
+        return measure_cost(run, self._batch.size, self.device, least)
 
     def _collect(self, batch: Batch) -> None:
         collect_moments(self.setup, Batches([batch]), self._accumulators)
