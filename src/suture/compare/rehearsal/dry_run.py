@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from suture._base import Progress, name_callback, takes
+from suture._base import Progress, checked, name_callback, takes
 from suture.compare.fitting.moments import collect_moments
 from suture.compare.fitting.task_loss import make_layers
 from suture.compare.rehearsal.jackknife_time import predict_intervals
@@ -77,10 +77,12 @@ class Ready:
     setup: Setup
     seconds: float
 
+    @checked
     def estimate(self) -> DryRun:
         """Return what `dry_run` returns."""
         return _Rehearsal(self.setup, self.seconds).describe()
 
+    @checked
     def run(self, progress: Progress | None = None) -> Comparison:
         """Run the comparison as `compare` does; `progress` takes the place of the argument."""
         heard = name_callback("progress")(progress)
