@@ -99,6 +99,9 @@ class RangeSearch:
     def _find_kind(self, name: str, shift: Shift) -> ShiftRange:
         points = [_Point(0.0, Estimate(1.0, 1.0, 1.0)), self._try(shift, name, 1.0)]
         low, high = points
+        if high.works.reason:
+            missing = make_missing_estimate(high.works.reason)
+            return ShiftRange(name, missing, True, (missing,) * len(self.natives))
         if high.works.value >= self.works:
             return ShiftRange(name, Estimate(1.0, 1.0, 1.0), False, self._measure(shift, name, (1.0,)))
         for _ in range(STEPS):
