@@ -198,7 +198,7 @@ def test_one_dictionary_or_the_same_arrays_twice_are_one_network() -> None:
     two = suture.compare_arrays(A, {name: x.copy() for name, x in A.items()})
     assert not two.same_network
     assert two.same_architecture
-    np.testing.assert_allclose(two.table["value"], alone.table["value"], rtol=1e-9)
+    np.testing.assert_allclose(two.table["value"], alone.table["value"], rtol=1e-9, atol=1e-9)
     assert not suture.compare_arrays(A, B).corresponds
 
 
