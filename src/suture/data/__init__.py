@@ -22,6 +22,7 @@ from suture.data.image_preprocessing import ImagePreprocessing as ImagePreproces
 from suture.data.image_preprocessing import parse_preprocessing as parse_preprocessing
 from suture.data.indexed import can_shuffle as can_shuffle
 from suture.data.indexed import split_rows as split_rows
+from suture.data.indexed import spread_rows as spread_rows
 from suture.data.kept_batches import EpochPosition as EpochPosition
 from suture.data.kept_batches import go_on as go_on
 from suture.data.micro_batch import MicroBatch as MicroBatch
@@ -33,6 +34,5 @@ from suture.data.sources import open_pair as open_pair
 from suture.data.sources.examples import Examples as Examples
 from suture.data.sources.splits import draw_balanced_order as draw_balanced_order
 from suture.data.sources.splits import make_generator as make_generator
-from suture.data.spread import spread_rows as spread_rows
 from suture.data.text_preprocessing import TextPreprocessing as TextPreprocessing
 from suture.data.text_preprocessing import explain_token_mismatch as explain_token_mismatch
