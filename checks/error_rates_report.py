@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +38,8 @@ class Rule:
         edge: largest distance, in units of the radius.
         trusts_fit: True if a map of direct matching that does not generalise may still be dissimilar.
         bounds: True if ends of the distance's interval count, False if its value does.
+        information_first: True if a cell that shows no information, and is not clearly beyond the edge, shares
+            the labels only, though it is not clearly within it either.
     """
 
     classes: str = ""
@@ -48,11 +50,13 @@ class Rule:
     edge: float = 1.0
     trusts_fit: bool = False
     bounds: bool = True
+    information_first: bool = False
 
     def __str__(self) -> str:
         return (f"classes {self.classes.strip('_') or 'labels'}, {self.residual} residual < {self.most:g}, level "
                 f"{self.level:g}, {self.radius} radius x {self.edge:g}, {'ends' if self.bounds else 'value'} of the "
-                f"distance, marks of direct matching {'left out' if self.trusts_fit else 'as now'}")
+                f"distance, marks of direct matching {'left out' if self.trusts_fit else 'as now'}, "
+                f"{'information' if self.information_first else 'distance'} first")
 
 
 def judge(table: pd.DataFrame, rule: Rule) -> pd.Series:
@@ -65,18 +69,27 @@ def judge(table: pd.DataFrame, rule: Rule) -> pd.Series:
     free, p = table[f"{rule.residual}{rule.classes}_high"], table[f"p{rule.classes}"]
     value = table[f"{rule.residual}{rule.classes}"]
     empty = table[f"free{rule.classes}"] >= 1 - 1e-6  # nothing at all within classes: no test is needed
+    holds = (p < rule.level) & (free < rule.most)
+    lacks = empty | (value.notna() & p.notna() & ~holds)
     cases = [
         ((table["works"] < WORKS) & marked, UNPROVEN), (high < WORKS, DISSIMILAR),
         ((low < WORKS) | (low <= table["trivial"]) | table["works"].isna(), UNPROVEN),
-        (radius.isna() | table["distance"].isna(), NOT_SHOWN), (beyond > edge, ARTEFACT), (within > edge, NOT_SHOWN),
-        (empty, LABELS_ONLY), (value.isna() | p.isna(), NOT_SHOWN), ((p < rule.level) & (free < rule.most), SIMILAR)]
-    words = pd.Series(np.select([c.to_numpy() for c, _ in cases], [w for _, w in cases], LABELS_ONLY), table.index)
+        (radius.isna() | table["distance"].isna(), NOT_SHOWN), (beyond > edge, ARTEFACT),
+        ((within > edge) & ~(lacks & rule.information_first), NOT_SHOWN), (lacks, LABELS_ONLY),
+        (value.isna() | p.isna(), NOT_SHOWN), (holds, SIMILAR)]
+    words = pd.Series(np.select([c.to_numpy() for c, _ in cases], [w for _, w in cases], LABELS_ONLY),
+                      table.index)
     return words.mask(table["native"] & words.isin([UNPROVEN, NOT_SHOWN, LABELS_ONLY]), SIMILAR)
 
 
 def read(path: Path) -> pd.DataFrame:
     """Read the cells, with their truths."""
     table = pd.read_csv(path)
+    # Noise of one shape is the same noise, whichever site the shape is from.
+    table = table[~table.duplicated(["network", "control", "strength", "method", "site", "detail", "distance", "free"])
+                  & ~(table["control"].eq("class noise")
+                      & table.duplicated(["network", "control", "method", "site", "distance", "free"]))]
+    table = table.reset_index(drop=True)
     kinds = table.dropna(subset="kind").groupby("network")["kind"].first()
     table["kind"] = table["kind"].fillna(table["network"].map(kinds))
     table["method"] = table["method"].fillna("")
@@ -113,11 +126,10 @@ def write_rate(graded: pd.DataFrame, column: str) -> str:
 
 def list_rules() -> list[Rule]:
     """List the rules that are tried."""
-    parts = itertools.product(("", "_predicted", "_both"), ("free", "strict"), (1.0, 0.95, 0.9, 0.85, 0.8),
-                              (0.05, 0.001), (("outer", 1.0), ("outer", 0.5), ("outer", 2.0), ("inner", 1.0)),
-                              (False, True), (True, False))
-    return [Rule(c, r, m, level, radius, edge, trusts, bounds)
-            for c, r, m, level, (radius, edge), trusts, bounds in parts]
+    parts = itertools.product(("", "_predicted", "_both"), ("free", "strict"), (1.0, 0.95, 0.9, 0.8), (0.05, 0.001),
+                              (("outer", 1.0), ("outer", 0.5), ("outer", 2.0), ("inner", 1.0)), (False, True),
+                              (True, False), (False, True))
+    return [Rule(c, r, m, level, radius, edge, *rest) for c, r, m, level, (radius, edge), *rest in parts]
 
 
 def describe(table: pd.DataFrame, rule: Rule, per_control: bool) -> str:
@@ -162,12 +174,11 @@ def report(path: Path) -> str:
         lines.append("| " + " | ".join(row) + " |")
     counted = table[table["right"].map(len) == 0].assign(word=lambda t: judge(t, chosen))
     lines += ["", "## Without a truth", "",
-              counted.groupby(["name", "word"], sort=False).size().unstack(fill_value=0).to_string()]
+              counted.groupby(["name", "word"], sort=False).size().reset_index(name="cells").to_string(index=False)]
     return "\n".join(lines)
 
 
 def _list_neighbours(of: Rule) -> list[Rule]:
-    from dataclasses import astuple
     return [of, *(r for r in list_rules() if _count_changes(astuple(r), astuple(of)) == 1)]
 
 

@@ -63,7 +63,7 @@ class SiteRows:
         return torch.stack(found)
 
 
-class Pass(NamedTuple):
+class PassedBatch(NamedTuple):
     """One batch with the pass of the network over it."""
 
     batch: Batch
@@ -82,12 +82,12 @@ class PassedExamples:
 
     @disable_gradients()
     def __init__(self, setup: Setup, batches: Sequence[Batch], labelled: bool = True) -> None:
-        self.setup, self.passes = setup, list[Pass]()
+        self.setup, self.passes = setup, list[PassedBatch]()
         parts = list[Outcome]()
         for batch in batches:
             for piece, done in setup.pieces.map(batch, setup.settings.torch_device,
                                                 lambda b: setup.target.run_full(b.target)):
-                self.passes.append(Pass(piece, done, setup.target.find_masks(piece.target)))
+                self.passes.append(PassedBatch(piece, done, setup.target.find_masks(piece.target)))
                 parts.append(self.measure(len(parts), done.output, labelled))
         self.outcome = Outcome.join(parts)
 
