@@ -34,7 +34,7 @@ def stop(*_: Any, **__: Any) -> None:
 @pytest.fixture
 def _stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Commands stop before any work, after checks of their options; they are parsed as always."""
-    monkeypatch.setattr(stitching_commands, "estimate_networks",
+    monkeypatch.setattr(stitching_commands, "make_ready",
                         lambda *given, **named: stop(CompareOptions(*given, **named)))
     monkeypatch.setattr(stitching_commands, "stitch_networks",
                         lambda *given, **named: stop(StitchOptions(*given, **named)))
