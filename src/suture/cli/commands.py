@@ -33,7 +33,8 @@ from suture.cli.options import (
 )
 from suture.compare import ArrayFile, ArrayOptions, Settings, compare_arrays, hold_folder
 from suture.data import Examples
-from suture.indices import Value, merged_moments, of_files
+from suture.indices import Value, merged_moments
+from suture.indices import compare_arrays as compare_matrices
 from suture.networks import (
     Recipe,
     Site,
@@ -223,7 +224,7 @@ def indices(
         expect(len(paths) == 2, "a source and a target", f"{len(paths)} paths",
                "to merge moments write --moments")
         how = {name: options[name] for name in ("jackknife", "sample", "seed")}
-        found = of_files(paths[0], paths[1], names, save=save, **how)
+        found = compare_matrices(paths[0], paths[1], names, save=save, **how)
     _print_values(found)
     if save is not None:
         console.print(f"moments: {clean(str(save))}", soft_wrap=True)

@@ -17,7 +17,8 @@ from suture.compare.records import Findings, SharedSetup
 from suture.compare.result import build_comparison, take_over
 from suture.compare.settings import Settings
 from suture.data import Batches, MicroBatch
-from suture.indices import Named, Value, of_files
+from suture.indices import Named, Value
+from suture.indices import compare_arrays as compare_matrices
 from suture.representations import PAPER_EXAMPLES, Accumulators, AlignmentError
 from suture.results import Comparison
 
@@ -91,8 +92,8 @@ def compare_arrays(given: ArrayOptions) -> Comparison | dict[str, Value]:
     """
     if given.is_named:
         return _compare_named(given)
-    return of_files(given.source, given.target, given.indices, jackknife=given.jackknife,
-                    sample=given.sample, seed=given.seed, save=given.save)
+    return compare_matrices(given.source, given.target, given.indices, jackknife=given.jackknife,
+                            sample=given.sample, seed=given.seed, save=given.save)
 
 
 def _compare_named(given: ArrayOptions) -> Comparison:
