@@ -61,8 +61,9 @@ def measure_outcome(task: Task, output: Any, inputs: Any, labels: Tensor | None)
         found = extract_main_output(output)
         assert found is not None  # the search for bypasses needs one
         n = count_examples(inputs)
-        rows = found.float().reshape(n, -1) if found.numel() % n == 0 else found.new_full((n, 1), torch.nan)
-        return Outcome(None, None, None, rows.cpu())
+        whole = found.numel() % n == 0
+        flat = found.float().reshape(n, -1) if whole else torch.full((n, 1), torch.nan)
+        return Outcome(None, None, None, flat.cpu())
     logits, rows = task.extract_logits(output), task.find_rows(inputs, labels)
     task.check_labels(rows, logits)
     best, classes = rows.select(logits).float().max(1)
