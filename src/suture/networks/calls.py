@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import count
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from suture._base import SutureError, convert_tensors
 from suture.networks.arguments import apply
 from suture.networks.wrappers.eager_passes import count_changes
-from suture.numbers import to_double
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
 """Function of a module, the positional arguments of a call, and a function that runs the call."""
@@ -90,33 +89,6 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
             object.__setattr__(made, f.name, convert_output(getattr(output, f.name), fn))  # may be frozen
         return made
     return convert_tensors(output, fn)
-
-
-def find_axis(one: Tensor, size: int, other: Tensor, rows: Sequence[int]) -> int | None:
-    """Find the axis of the examples, from outputs for two batches of different size.
-
-    Args:
-        one: output for `size` examples.
-        other: output for the examples with the numbers `rows`; other numbers are of other examples.
-    """
-    other_size = len(rows)
-    if one.shape == other.shape:
-        return None
-    axis, *more = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m] or [0]
-    if one.ndim != other.ndim or more or one.shape[axis] * other_size != other.shape[axis] * size:
-        return MIXED
-    if one.shape[axis] == size:
-        return axis
-    # With several entries per example, such as windows, those of one example must follow each other.
-    n, near = one.shape[axis] // size, 0.0
-    if one.is_floating_point():
-        near = max(1e-3, 8 * torch.finfo(one.dtype).eps)
-    for k, row in enumerate(rows):
-        if 0 <= row < size:
-            a, b = (to_double(t.detach().narrow(axis, at * n, n)) for t, at in ((one, row), (other, k)))
-            if not bool(((a - b).abs() <= near * a.abs().max()).all()):
-                return MIXED
-    return axis
 
 
 def guess_axis(t: Tensor, size: int) -> int | None:

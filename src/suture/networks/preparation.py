@@ -105,9 +105,9 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
 
 def _try_channels_last(network: nn.Module, inputs: Any, output: Any) -> None:
     """Bring the tensors of a private copy into channels last, where its output stays the same."""
-    places: list[tuple[dict[str, Any], str, Tensor]] = [
-        (of, name, t) for m in network.modules() for of in (m._parameters, m._buffers)
-        for name, t in of.items() if t is not None]
+    places: list[tuple[Any, str, Tensor]]
+    places = [(of, name, t) for m in network.modules() for of in (m._parameters, m._buffers)
+              for name, t in of.items() if t is not None]
     data = [t.data for _, _, t in places]
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     same = False

@@ -156,6 +156,12 @@ class _Rehearsal:
         seconds |= predict_intervals(setup, self._accumulators)
         if settings.method_names:
             seconds |= dict.fromkeys(settings.method_names, self._predict_testing())
+        first = next(iter(settings.method_names), None)
+        if first and settings.detection is not None:
+            shifted = count_shifted_examples(self._batch.target, setup.task.of_tokens,
+                                             settings.detection.shifts,
+                                             min(settings.detection.range_examples, self.n_test or 0))
+            seconds[first] = _add(seconds[first], shifted * passing.each_example)
         if "tlm" in settings.method_names:
             seconds["tlm"] = _add(self._predict_training(),
                                   *[self._predict_testing()] * settings.recipe.seeds)

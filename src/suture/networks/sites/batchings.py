@@ -15,7 +15,6 @@ from suture.networks.calls import (
     Call,
     CallId,
     extract_tensors,
-    find_axis,
     record,
     walk,
 )
@@ -87,7 +86,7 @@ class Batchings:
             if call is not None:
                 with self._trace.pause():
                     pairs = zip(extract_tensors(call.output), extract_tensors(other.output), strict=False)
-                    call.axes = tuple(find_axis(t, self._few, o, rows) for t, o in pairs)
+                    call.axes = tuple(_find_axis(t, self._few, o, rows) for t, o in pairs)
                     changed.update(self._find_changed(other, rows, early=True))
 
         self._trace = AxisTrace(inputs)
@@ -158,6 +157,33 @@ class Batchings:
                               "switch off what is random or remembers in eval mode")
         raise SutureError(f"{what} of the {self._name} for an example depends on the others of its batch, "
                           f"first at {place}; give a network that treats each alone")
+
+
+def _find_axis(one: Tensor, size: int, other: Tensor, rows: Sequence[int]) -> int | None:
+    """Find the axis of the examples, from outputs for two batches of different size.
+
+    Args:
+        one: output for `size` examples.
+        other: output for the examples with the numbers `rows`; other numbers are of other examples.
+    """
+    other_size = len(rows)
+    if one.shape == other.shape:
+        return None
+    axis, *more = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m] or [0]
+    if one.ndim != other.ndim or more or one.shape[axis] * other_size != other.shape[axis] * size:
+        return MIXED
+    if one.shape[axis] == size:
+        return axis
+    # With several entries per example, such as windows, those of one example must follow each other.
+    n, near = one.shape[axis] // size, 0.0
+    if one.is_floating_point():
+        near = max(1e-3, 8 * torch.finfo(one.dtype).eps)
+    for k, row in enumerate(rows):
+        if 0 <= row < size:
+            a, b = (to_double(t.detach().narrow(axis, at * n, n)) for t, at in ((one, row), (other, k)))
+            if not bool(((a - b).abs() <= near * a.abs().max()).all()):
+                return MIXED
+    return axis
 
 
 def _has_integers(network: nn.Module) -> bool:

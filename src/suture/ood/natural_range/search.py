@@ -31,6 +31,12 @@ STEPS = 4
 NO_SHIFT = "no built-in shift knows such inputs; pass ood=OOD(shifts={name: function})"
 
 
+def count_shifted_examples(inputs: Any, of_tokens: bool, own: Mapping[str, Shift], examples: int) -> int:
+    """Return the largest number of examples that pass the target network in a search."""
+    # Once without a shift; of each kind at severity 1, at every halving, and at three severities in the end.
+    return examples * (1 + (STEPS + 4) * len({**list_shifts(inputs, of_tokens), **own}))
+
+
 class _Point(NamedTuple):
     severity: float
     works: Estimate
