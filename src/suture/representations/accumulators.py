@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -32,9 +32,9 @@ from suture.indices import (
     SiteStatistics,
     Value,
     compute_indices,
-    count_blocks,
 )
-from suture.numbers import SAMPLE_ROWS, MomentBlock, Pair, ShiftedSums
+from suture.numbers import MomentBlock, Pair, ShiftedSums
+from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments, Cell, find_shared_sequences
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule, View, get_row_mask, to_grid
 from suture.representations.left_out import CellIntervals, LeftOut
@@ -42,38 +42,6 @@ from suture.representations.pooled_moments import PooledMoments
 from suture.representations.row_sample import RowSample
 from suture.representations.shapes import Kind, Shape
 from suture.representations.token_masks import Masks, TokenMasks, select_mask
-
-
-@dataclass(frozen=True)
-class AccumulatorSettings:
-    """Settings of `Accumulators`.
-
-    Attributes:
-        requests: indices with their alignments.
-        jackknife: number of blocks of examples for intervals; 0 for no intervals.
-        folds: number of blocks that direct matching needs for cross-validation; 1 for none.
-        sample, seed: number of examples kept for indices that need rows, and the seed of this sample.
-        precision: dtype of the products.
-        fits_layers: True if stitching layers are fitted; the moments of their matrices are then accumulated.
-    """
-
-    requests: Sequence[Request]
-    jackknife: int = 0
-    folds: int = 1
-    sample: int = SAMPLE_ROWS
-    seed: int = 0
-    precision: torch.dtype = torch.float32
-    fits_layers: bool = False
-
-    def select_requests(self, alignment: str, *needs: Needs) -> list[Request]:
-        """Return the requests of one alignment, limited to the given needs if there are any."""
-        return [r for r in self.requests
-                if r.alignment == alignment and (not needs or r.index.needs in needs)]
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks of examples whose moments are kept apart."""
-        return max(self.folds, count_blocks(self.jackknife, (r.index for r in self.requests)))
 
 
 class Accumulators:

@@ -69,7 +69,7 @@ class ExampleRows:
         assert of is not None
         if self.known is not None:
             return NaturalRange.from_record(self.known)
-        return self.search.find(of.shifts, self.setup.settings.progress)
+        return self.search.find(of.shifts, self.setup.settings.progress, self.setup.keeper)
 
     @cached_property
     def classes_from(self) -> str:
@@ -118,7 +118,8 @@ class ExampleRows:
     def _measure_cell(self, cell: Cell, fitted: FittedMap) -> tuple[Estimate, InformationalResidual]:
         j = cell[1]
         key, relu = self._get_key(cell), self.setup.settings.relu
-        weight, bias = (t.to(self.rows[key]) for t in fitted)
+        # In one layout, or sums round otherwise in a run that goes on from saved maps.
+        weight, bias = (t.to(self.rows[key]).contiguous() for t in fitted)
         stitched = F.linear(self.rows[key], weight, bias)
         stitched = F.relu(stitched) if relu else stitched
         if not bool(torch.isfinite(stitched).all()):
