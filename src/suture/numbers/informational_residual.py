@@ -69,7 +69,7 @@ def estimate_informational_residual(stitched: Tensor, native: Tensor, stitched_m
     strict = estimate_ratios((s - t).square().sum(1)[None].cpu().numpy(), squares.cpu().numpy(), seed)[0]
     products = other @ own.T
     norm = math.sqrt(float(squares.sum() * theirs.sum()))
-    if norm == 0:
+    if norm <= _CONSTANT * float(squares.sum()):
         return InformationalResidual(Estimate(1.0, 1.0, 1.0), strict, 1.0, 1.0)
     mean, deviation = _describe_permutations(products, classes)
     total = float(products.diagonal().sum())

@@ -28,6 +28,7 @@ from suture.compare.settings import CompareOptions
 from suture.compare.setup import Setup, set_up
 from suture.data import Batch, Batches, cut_batch, move_batch
 from suture.networks import SiteInfo
+from suture.ood import count_shifted_examples
 from suture.representations import Cell
 from suture.results import Comparison
 from suture.stitching import GroupedPass, StitchingLayer, augment_batch, sort_by_target
