@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from suture._base import FOREIGN, SutureError, expect, summarise_error
-from suture.numbers import Floats, Measure, NumericalError, make_index_measure, qr
+from suture.indices.nulls.record import NullTest
+from suture.numbers import Floats, Measure, Null, NumericalError, make_index_measure, qr
 
 LEAST_EXAMPLES = 4
 """Smallest number of examples for the unbiased HSIC estimator, which divides by n - 3."""
@@ -28,6 +29,7 @@ class Needs(Enum):
     ROWS = "a kept sample of rows"
     KERNELS = "Gram matrices of flattened examples"
     KEPT_KERNELS = "one Gram matrix of the first flattened examples"
+    CLASSES = "a kept sample of rows with their classes"
 
 
 FEW_ROWS = 0.25
@@ -35,6 +37,8 @@ FEW_ROWS = 0.25
 FROM_MOMENTS = frozenset({Needs.MOMENTS, Needs.HIGHER, Needs.UNITS, Needs.BLOCKS})
 """Kinds that a `suture.numbers.Pair` holds."""
 _FLAT = frozenset({Needs.KERNELS, Needs.KEPT_KERNELS})
+WITHIN = "within"
+"""Alignment of pooled examples about the means of their classes."""
 STITCH = "stitch"
 """Alignment of a name without ``@``: the two matrices that the stitching layer maps."""
 
@@ -45,7 +49,7 @@ class Value:
 
     `value` is nan if there is a `reason`. `low` and `high` are nan if no interval was computed. `mark` says
     why the value cannot be trusted, if so. `unsolved` is True if numbers without a result are the reason
-    (`suture.numbers.NumericalError`).
+    (`suture.numbers.NumericalError`). `null` is what permuted rows give; None where nobody looked.
     """
 
     value: float
@@ -54,6 +58,7 @@ class Value:
     high: float = math.nan
     mark: str = ""
     unsolved: bool = False
+    null: NullTest | None = None
 
     @classmethod
     def missing(cls, reason: str) -> Value:
@@ -122,7 +127,10 @@ class Index:
         chance: how far few rows alone move unrelated data towards identical ones: 0 is `null`, 1 is
             `identical`. Called as `fn`. None: not known.
         symmetric: it stays the same when source and target change places. None: not stated.
+        null_form: describes the null over permutations of rows from data with `grams`. None: it is drawn.
+        paired: it sees which row of one side belongs to which of the other. Otherwise it has no null.
         flat: computes the same index from the `Kernels` of flattened examples.
+        within: computes it within classes, from `ClassedRows`. None: `fn` of rows about class means.
         paper: the alignment ``paper`` (Balogh and Jelasity 2025) offers it.
         user: the user's own function, if it is one.
     """
@@ -144,7 +152,10 @@ class Index:
     null: float | None = None
     chance: Callable[..., float] | None = None
     symmetric: bool | None = None
+    null_form: Callable[[Any], Null] | None = None
+    paired: bool = True
     flat: Callable[..., float] | None = None
+    within: Callable[..., float] | None = None
     paper: bool = False
     user: Callable[..., float] | None = None
 
@@ -163,10 +174,17 @@ class Index:
         return replace(self, value=number, measure=self.measure.variant(f":{number:.12g}"))
 
     @property
+    def best(self) -> float:
+        """Value of equal source and target, else the end of the range that means more similar."""
+        if self.identical is None and self.user is None:
+            return self.measure.native[self.measure.larger_is_more_similar]
+        return math.nan if self.identical is None else self.identical
+
+    @property
     def alignments(self) -> tuple[str, ...]:
         """Alignments that offer it."""
         is_flat = self.needs in _FLAT
-        return ((() if is_flat else (STITCH, "pool")) + (("flatten",) if is_flat or self.flat else ())
+        return ((() if is_flat else (STITCH, "pool", WITHIN)) + (("flatten",) if is_flat or self.flat else ())
                 + (("paper",) if self.paper else ()))
 
     def align(self, alignment: str) -> Index:
@@ -175,6 +193,8 @@ class Index:
             instead = "flatten" if self.needs in _FLAT else "pool"
             raise SutureError(f"expected an index that the alignment {alignment!r} offers, got "
                               f"{self.name!r}; write {self.name}@{instead}")
+        if alignment == WITHIN and self.within is not None:
+            return replace(self, fn=self.within, needs=Needs.CLASSES)
         if self.flat is None or alignment not in ("paper", "flatten"):
             return self
         return replace(self, fn=self.flat, flat=None, needs=Needs.KEPT_KERNELS, cost="n (p + q) + n²")

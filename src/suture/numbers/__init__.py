@@ -1,5 +1,6 @@
 """Functions of second moments, intervals and scores: tensors in, frozen records out; no network, no path."""
 
+from suture.numbers.exchange import Exchange as Exchange
 from suture.numbers.factorisations import NumericalError as NumericalError
 from suture.numbers.factorisations import eigh as eigh
 from suture.numbers.factorisations import exponentiate_matrix as exponentiate_matrix
@@ -43,7 +44,11 @@ from suture.numbers.moments import to_double as to_double
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
 from suture.numbers.permutation_null import FEWEST_ROWS as FEWEST_ROWS
+from suture.numbers.permutation_null import DrawnNull as DrawnNull
+from suture.numbers.permutation_null import GramSums as GramSums
+from suture.numbers.permutation_null import Null as Null
 from suture.numbers.permutation_null import PermutationNull as PermutationNull
+from suture.numbers.permutation_null import StrataSums as StrataSums
 from suture.numbers.permutation_null import describe_cka_null as describe_cka_null
 from suture.numbers.permutation_null import describe_debiased_null as describe_debiased_null
 from suture.numbers.records import RECORDS as RECORDS
@@ -61,14 +66,16 @@ from suture.numbers.roc import auroc as auroc
 from suture.numbers.roc import estimate_separation as estimate_separation
 from suture.numbers.roc import two_sided_auroc as two_sided_auroc
 from suture.numbers.sampling import SAMPLE_ROWS as SAMPLE_ROWS
+from suture.numbers.sampling import ChosenRows as ChosenRows
 from suture.numbers.sampling import Reservoir as Reservoir
+from suture.numbers.sampling import choose_groups as choose_groups
 from suture.numbers.sampling import draw_uniform as draw_uniform
 from suture.numbers.spectra import MomentBlock as MomentBlock
 from suture.numbers.spectra import Pair as Pair
 from suture.numbers.spectra import Spectra as Spectra
 from suture.numbers.spectra import Spectrum as Spectrum
-from suture.numbers.spectra import UnitRowSums as UnitRowSums
 from suture.numbers.spectra import compute_squared_error as compute_squared_error
 from suture.numbers.spectra import find_varying_columns as find_varying_columns
 from suture.numbers.spectra import solve_least_squares as solve_least_squares
-from suture.numbers.spectra import standardise_rows as standardise_rows
+from suture.numbers.unit_rows import UnitRowSums as UnitRowSums
+from suture.numbers.unit_rows import standardise_rows as standardise_rows

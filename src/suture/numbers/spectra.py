@@ -13,6 +13,8 @@ from torch import Tensor
 
 from suture.numbers.factorisations import eigh, svd, svdvals
 from suture.numbers.moments import Moments, Side, to_double
+from suture.numbers.permutation_null import GramSums
+from suture.numbers.unit_rows import UnitRowSums, standardise_rows
 
 Key = tuple[Hashable, ...]
 
@@ -100,35 +102,6 @@ def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Ten
 
 
 @dataclass(frozen=True)
-class UnitRowSums:
-    """Sums of `n` rows at unit length: `total` (p,) of x / |x| in float64, and the number of zero rows."""
-
-    n: int
-    total: Tensor
-    zeros: int
-
-    @classmethod
-    def of(cls, x: Tensor) -> UnitRowSums:
-        """Compute the sums of the unit rows of a matrix (n, p)."""
-        norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        units = to_double(torch.where(norms > 0, x / norms, 0.0))
-        return cls(len(x), units.sum(0), int((norms == 0).sum()))
-
-    def merge(self, other: UnitRowSums) -> UnitRowSums:
-        """Return the sums of the rows of both."""
-        return UnitRowSums(self.n + other.n, self.total + other.total, self.zeros + other.zeros)
-
-
-def standardise_rows(x: Tensor) -> Tensor:
-    """Scale the rows of `x` (n, p) to mean 0 and length 1; rows that vary by rounding only become zeros."""
-    mean = x.mean(1, keepdim=True)
-    rest = x - mean
-    floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
-    norms = torch.linalg.vector_norm(rest, dim=1, keepdim=True)
-    return torch.where(norms > floor, rest / norms, 0.0)
-
-
-@dataclass(frozen=True)
 class MomentBlock:
     """Moments that one block of examples adds to a pair.
 
@@ -138,6 +111,15 @@ class MomentBlock:
     moments: Moments
     unit: tuple[UnitRowSums, UnitRowSums] | None = None
     standard: Moments | None = None
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, *, units: bool) -> MomentBlock:
+        """Compute the moments of rows (n, p) and (n, q); with `units`, those of rows at unit length too."""
+        if not units:
+            return cls(Moments.of(x, y))
+        x, y = to_double(x), to_double(y)
+        return cls(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
+                   Moments.of(standardise_rows(x), standardise_rows(y)))
 
     def merge(self, other: MomentBlock) -> MomentBlock:
         """Return the block of the rows of both."""
@@ -256,6 +238,11 @@ class Pair:
         known = {"x": _decide_constant(m.x, m.precision), "y": _decide_constant(m.y, m.precision)}
         return tuple(name for name, side in (("source", "x"), ("target", "y"))
                      if (getattr(self, side).rank == 0 if known[side] is None else known[side]))
+
+    @property
+    def grams(self) -> tuple[GramSums, GramSums]:
+        """Sums of the Gram matrices of both sides, for closed nulls; nan without sums of fourth order."""
+        return GramSums.of(self.moments.x), GramSums.of(self.moments.y)
 
     @property
     def scale(self) -> float:
