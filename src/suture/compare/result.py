@@ -77,8 +77,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
         why = {"why": setup.scored.why} if setup.scored.why else {}
         meta["output"] = {"choice": readout.path, "kind": readout.kind.value, **why}
     meta |= {name: value for name, value in (("chance", chance), ("warning", setup.warning)) if value}
-    if found.ood:
-        meta["ood"] = dict(found.ood)
+    meta |= {name: dict(of) for name, of in (("ood", found.ood), ("nulls", found.nulls)) if of}
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]
     if own:
         meta["own_measures"] = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low,
@@ -130,7 +129,7 @@ def take_over(previous: Comparison, setup: Setup, standing: Iterable[str]) -> Fi
                     {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None}
                     | {k: chance[k] for k in CHANCE if k in chance},
                     {(int(i), int(j)): why for i, j, why in meta["excluded"]}, meta.get("ood", {}),
-                    meta["stages"], computed, old["seen"],
+                    meta["stages"], computed, old["seen"], meta.get("nulls", {}),
                     [f"{_STARTS[0]}{stages} (computed {format_times(computed.values())})"])
 
 

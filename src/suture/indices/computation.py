@@ -15,7 +15,7 @@ from suture.indices.entries import FOLDS
 from suture.indices.gram_matrices import FlatKernels
 from suture.indices.jackknife import add_intervals
 from suture.indices.nulls.labels import Labels, check_count
-from suture.indices.nulls.permutation import KeptRows, NullSource, test_values
+from suture.indices.nulls.permutation import KeptRows, NullSource, add_nulls
 from suture.indices.nulls.preparation import GROUPED, keep_rows, prepare_within
 from suture.indices.requests import Names, Request, chosen
 from suture.indices.sample import Sample, as_matrix
@@ -55,7 +55,7 @@ def compute_indices(requests: Sequence[Request], data: Mapping[str, Inputs | str
         if Needs.CLASSES in inputs:
             found |= {r.name: inputs[Needs.CLASSES].mark(found[r.name]) for r in asked}
         if nulls and alignment in nulls and asked:
-            found |= test_values({r.name: r.index for r in asked}, found, inputs, nulls[alignment])
+            found |= add_nulls({r.name: r.index for r in asked}, found, inputs, nulls[alignment])
         pair = inputs.get(Needs.MOMENTS)
         of_pair = [r for r in asked if r.index.needs in FROM_MOMENTS]
         if intervals and of_pair and isinstance(pair, Pair) and len(pair.blocks) > 1:

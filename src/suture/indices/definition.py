@@ -37,8 +37,7 @@ FEW_ROWS = 0.25
 FROM_MOMENTS = frozenset({Needs.MOMENTS, Needs.HIGHER, Needs.UNITS, Needs.BLOCKS})
 """Kinds that a `suture.numbers.Pair` holds."""
 _FLAT = frozenset({Needs.KERNELS, Needs.KEPT_KERNELS})
-WITHIN = "within"
-"""Alignment of pooled examples about the means of their classes."""
+WITHIN = "within"  # pooled examples about the means of their classes
 STITCH = "stitch"
 """Alignment of a name without ``@``: the two matrices that the stitching layer maps."""
 
@@ -115,7 +114,7 @@ class Index:
         formula, source: formula of the docs page; paper and equation.
         invariant_x, invariant_y: the `TRANSFORMATIONS` of source and target columns that leave it unchanged;
             all others change it. None: not stated.
-        least: smallest number of rows for which it means something.
+        least: smallest meaningful number of rows.
         argument, value: the number that it may have, and its present value.
         cost: linear algebra of one cell, for p source and q target columns and n rows or examples.
         smooth: it changes smoothly with its data, so that a jackknife can estimate its bias. False for
@@ -124,8 +123,7 @@ class Index:
             jackknife across regimes means nothing, because their values differ by more than small changes.
         identical, null: its value for equal source and target, and for unrelated ones as rows become many.
             None: depends on the data.
-        chance: how far few rows alone move unrelated data towards identical ones: 0 is `null`, 1 is
-            `identical`. Called as `fn`. None: not known.
+        chance: share of the way from `null` to `identical` that few rows alone make; called as `fn`.
         symmetric: it stays the same when source and target change places. None: not stated.
         null_form: describes the null over permutations of rows from data with `grams`. None: it is drawn.
         paired: it sees which row of one side belongs to which of the other. Otherwise it has no null.

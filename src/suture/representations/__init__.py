@@ -1,8 +1,8 @@
 """Representations: their shapes, their alignment to pairs of matrices, and the accumulators of all cells."""
 
 from suture.indices import PAPER_EXAMPLES as PAPER_EXAMPLES
+from suture.representations.accumulator_settings import AccumulatorSettings as AccumulatorSettings
 from suture.representations.accumulators import Accumulators as Accumulators
-from suture.representations.accumulators import AccumulatorSettings as AccumulatorSettings
 from suture.representations.aligned_moments import Cell as Cell
 from suture.representations.alignment import DEFAULT_RULE as DEFAULT_RULE
 from suture.representations.alignment import Alignment as Alignment

@@ -38,7 +38,7 @@ from suture.representations.shapes import Kind, Shape
 from suture.representations.token_masks import Masks, select_mask
 
 if TYPE_CHECKING:
-    from suture.representations.accumulators import AccumulatorSettings
+    from suture.representations.accumulator_settings import AccumulatorSettings
 
 Cell = tuple[int, int]
 SiteView = tuple[int, View]
@@ -230,7 +230,7 @@ class PooledMoments:
         has_vectors = all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
         self.wanted: dict[str, AlignedMoments] = {}
         if settings.select_requests("pool", *FROM_MOMENTS):
-            higher = bool(settings.select_requests("pool", Needs.HIGHER))
+            higher = bool(settings.select_requests("pool", Needs.HIGHER) or settings.select_closed("pool"))
             self.wanted["plain"] = AlignedMoments(xs, ys, **how, folds=settings.blocks, higher=higher)
         self._blocks = settings.blocks if settings.jackknife else 1
         if (settings.select_requests("pool", Needs.UNITS)

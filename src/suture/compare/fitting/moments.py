@@ -24,6 +24,7 @@ from suture.compare.records import (
     stack_cells,
     write_rows,
 )
+from suture.compare.scoring.nulls import collect_nulls
 from suture.compare.setup import Setup, make_nan_error
 from suture.data import Batch, Batches, go_on
 from suture.indices import FOLDS, STITCH, Needs, Value
@@ -94,7 +95,7 @@ def _add_batch(setup: Setup, batch: Batch, accumulators: Accumulators, fitter: D
         if share is not None:
             masks = share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
                 masks, (source, target), strict=True)))
-        accumulators.update(xs, ys, *masks)
+        accumulators.update(xs, ys, masks[0], masks[1], piece.labels)
         if fitter is not None:
             fitter.update(ys, piece.labels, own)
         rows += all(map(has_unpadded_tokens, masks))
@@ -216,7 +217,9 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
         for name, v in (values.get((i, j), {}) | dict(published.get((i, j), {}))).items():
             rows.append(ScoreRow(i, j, name, Estimate(v.value, v.low, v.high, v.reason),
                                  n.get(name, counts.get("n_paper", 0)), v.mark))
-    arrays = pack_maps("dm", matched.fitted)
+    nulls, about = collect_nulls({c: {**values.get(c, {}), **published.get(c, {})} for c in setup.cells},
+                                 setup.shape)
+    arrays = pack_maps("dm", matched.fitted) | nulls
     for name, key in _SOLUTIONS.items() if matched.solutions else ():
         of = {c: float(getattr(m, name)) for c, m in matched.solutions.items()}
         arrays[key] = stack_cells(of, setup.shape)
@@ -229,7 +232,7 @@ def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
         arrays |= setup.detection.stack_auxiliary_scores()
         notes += setup.detection.notes
     return Findings(write_rows(setup, rows), arrays, notes, {"n_fit": accumulators.examples, **counts},
-                    matched.fitted.failed)
+                    matched.fitted.failed, nulls=about)
 
 
 def _describe_sites(setup: Setup, accumulators: Accumulators) -> tuple[dict[str, Any], list[str]]:

@@ -101,7 +101,8 @@ class ClassedRows:
     def pair(self) -> Pair:
         """Moments of the rows about class means, with as many degrees of freedom as these leave."""
         pair = Pair.of_block(MomentBlock.of(*self.centred, units=True))
-        return replace(pair, moments=replace(pair.moments, precision=self.precision), share=(self.n - len(self.counts) + 1) / self.n)
+        return replace(pair, moments=replace(pair.moments, precision=self.precision),
+                       share=(self.n - len(self.counts) + 1) / self.n)
 
     @cached_property
     def sample(self) -> Sample:
@@ -199,6 +200,6 @@ def choose_classes(labels: Ints) -> tuple[Ints, Ints]:
     large = (counts >= FEWEST_ROWS) & (found != -1)
     require(len(found[found != -1]) > 1, "there is one class only, and within it an index is the one without "
                                          "@within")
-    require(large.sum() > 1, f"fewer than two classes have {FEWEST_ROWS} examples: nothing varies within them")
+    require(large.sum() > 1, f"fewer than two classes have {FEWEST_ROWS} examples")
     kept = np.flatnonzero(large[classes])
     return kept, np.unique(classes[kept], return_inverse=True)[1]

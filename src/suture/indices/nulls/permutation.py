@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,7 @@ class NullSource:
         dependent: why rows are not independent, so that closed forms do not hold; "" if they are.
         rows: kept rows, or the reason why there are none.
         grams: data of closed forms, if they are not those of the value.
+        refused: kinds of data for whose indices `rows` are not the rows, with the reason.
     """
 
     draws: int = 0
@@ -74,9 +75,10 @@ class NullSource:
     dependent: str = ""
     rows: KeptRows | str = "no rows were kept"
     grams: ClassedRows | None = None
+    refused: Mapping[Needs, str] = field(default_factory=dict)
 
 
-def test_values(indices: Mapping[str, Index], values: Mapping[str, Value], inputs: Mapping[Needs, Any],
+def add_nulls(indices: Mapping[str, Index], values: Mapping[str, Value], inputs: Mapping[Needs, Any],
                 source: NullSource) -> dict[str, Value]:
     """Return the values of one cell in one alignment with their nulls."""
     found: dict[str, NullTest] = {}
@@ -88,10 +90,11 @@ def test_values(indices: Mapping[str, Index], values: Mapping[str, Value], input
             continue
         test = _test_closed(index, value, source.grams or inputs[index.needs], source)
         found[name] = test
-        if source.draws and not isinstance(source.rows, str):
+        why = source.refused.get(index.needs, source.rows if isinstance(source.rows, str) else "")
+        if source.draws and not why:
             drawn[name] = index
-        elif source.draws and test.reason and isinstance(source.rows, str):
-            found[name] = NullTest.missing(source.rows)
+        elif test.reason and (source.draws or index.needs in source.refused):
+            found[name] = NullTest.missing(why)
     if drawn and isinstance(source.rows, KeptRows):
         for name, test in _test_drawn(drawn, source.rows, source.draws, source.seed).items():
             closed = found[name]
@@ -202,11 +205,12 @@ class _Crossed:
 
     def __init__(self, x: Tensor, y: Tensor, precision: torch.dtype) -> None:
         self._moments = replace(Moments.of(x, y), precision=precision)
-        self._x, self._y = x - x.mean(0), y - y.mean(0)
+        # In the precision of all moments: the value and its permutations are rounded alike.
+        self._x, self._y = (x - x.mean(0)).to(precision), (y - y.mean(0)).to(precision)
         self._kx, self._ky = self._x.square().sum(1), self._y.square().sum(1)
 
     def reorder(self, order: Tensor) -> Moments:
         """Return the moments with another order; only the cross sums differ."""
         y, ky = self._y[order], self._ky[order]
-        cross = Cross(self._x.T @ y, self._x.T @ ky, y.T @ self._kx, self._kx @ ky)
-        return replace(self._moments, cross=cross)
+        sums = self._x.T @ y, self._x.T @ ky, y.T @ self._kx, self._kx @ ky
+        return replace(self._moments, cross=Cross(*(of.double() for of in sums)))
