@@ -200,7 +200,7 @@ class Index:
     def __call__(self, data: Any) -> Value:
         try:
             self._require_rows(data)
-            number = float(self.fn(data, *self._arguments))
+            number = float(self.fn(data, *self.arguments))
             mark = self._explain_few_rows(data) if math.isfinite(number) else ""
         except (UndefinedError, NumericalError) as reason:
             return Value(math.nan, str(reason), unsolved=isinstance(reason, NumericalError))
@@ -215,7 +215,7 @@ class Index:
         return Value(number, mark=mark)
 
     def _explain_few_rows(self, data: Any) -> str:
-        chance = 0.0 if self.chance is None else self.chance(data, *self._arguments)
+        chance = 0.0 if self.chance is None else self.chance(data, *self.arguments)
         if not chance > FEW_ROWS:
             return ""
         return (f"few rows: with {data.independent} independent rows, unrelated representations come about "
@@ -223,10 +223,10 @@ class Index:
 
     def find_regime(self, data: Any) -> Hashable:
         """Return what `regime` decides on these data; None without a `regime`."""
-        return None if self.regime is None else self.regime(data, *self._arguments)
+        return None if self.regime is None else self.regime(data, *self.arguments)
 
     @property
-    def _arguments(self) -> tuple[float, ...]:
+    def arguments(self) -> tuple[float, ...]:
         return () if self.value is None else (self.value,)
 
     def _require_rows(self, data: Any) -> None:

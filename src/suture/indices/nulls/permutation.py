@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture.indices.definition import FROM_MOMENTS, Index, Needs, Value
+from suture._base import FOREIGN
+from suture.indices.definition import FROM_MOMENTS, Index, Needs, UndefinedError, Value
 from suture.indices.entries import FOLDS
 from suture.indices.nulls.classes import ClassedRows
 from suture.indices.nulls.record import NullTest
@@ -24,6 +25,7 @@ from suture.numbers import (
     Floats,
     MomentBlock,
     Moments,
+    NumericalError,
     Pair,
     Spectra,
     standardise_rows,
@@ -126,16 +128,30 @@ def _test_drawn(indices: Mapping[str, Index], kept: KeptRows, count: int,
         why = (f"{exchange.blocks} {kept.unit} can change places, in {exchange.permutations:.0f} ways: a "
                f"null needs {LEAST_PERMUTATIONS}")
         return dict.fromkeys(indices, NullTest.missing(why))
-    shuffled = _Shuffled(kept, {i.needs for i in indices.values()})
+    # A user's function of a pair may read all of its sums.
+    users = {Needs.HIGHER} if any(i.user and i.needs in FROM_MOMENTS for i in indices.values()) else set()
+    shuffled = _Shuffled(kept, {i.needs for i in indices.values()} | users)
     own = shuffled.make_inputs(None)
     values = {name: index(own[index.needs]) for name, index in indices.items()}
     drawn: dict[str, list[float]] = {name: [] for name in indices}
     for order in exchange.draw(count, seed):
         inputs = shuffled.make_inputs(torch.from_numpy(np.searchsorted(exchange.rows, order)))
         for name, index in indices.items():
-            drawn[name].append(index(inputs[index.needs]).value)
+            drawn[name].append(_compute(index, inputs[index.needs]))
     return {name: _describe_draws(index, values[name], np.array(drawn[name]), kept)
             for name, index in indices.items()}
+
+
+def _compute(index: Index, data: Any) -> float:
+    """Compute an index of permuted rows, whose sides vary as before; nan where it has no value."""
+    try:
+        return float(index.fn(data, *index.arguments))
+    except (UndefinedError, NumericalError, ArithmeticError):
+        return math.nan
+    except FOREIGN:
+        if index.user is None:
+            raise
+        return math.nan
 
 
 def _describe_draws(index: Index, value: Value, draws: Floats, kept: KeptRows) -> NullTest:
@@ -171,11 +187,12 @@ class _Shuffled:
                             else Sample.of(self._x, self._y))
         if needs & FROM_MOMENTS:
             self._spectra = Spectra()
-            self._plain = _Crossed(self._x, self._y, kept.precision)
+            own = any(needs - {Needs.MOMENTS, Needs.BLOCKS})
+            self._plain = _Crossed(self._x, self._y, kept.precision, own)
             self._pair = Pair.of_block(MomentBlock.of(self._x, self._y, units=Needs.UNITS in needs))
             if Needs.UNITS in needs:
                 x, y = standardise_rows(self._x), standardise_rows(self._y)
-                self._standard = _Crossed(x, y, kept.precision)
+                self._standard = _Crossed(x, y, kept.precision, True)
 
     def make_inputs(self, order: Tensor | None) -> dict[Needs, Any]:
         """Return the inputs with the target's rows in another order; None for their own."""
@@ -201,9 +218,10 @@ class _Shuffled:
 
 
 class _Crossed:
-    """Moments of two matrices whose second has its rows in any order."""
+    """Moments of two matrices whose second has its rows in any order, with sums of `higher` order or not."""
 
-    def __init__(self, x: Tensor, y: Tensor, precision: torch.dtype) -> None:
+    def __init__(self, x: Tensor, y: Tensor, precision: torch.dtype, higher: bool) -> None:
+        self._higher = higher
         self._moments = replace(Moments.of(x, y), precision=precision)
         # In the precision of all moments: the value and its permutations are rounded alike.
         self._x, self._y = (x - x.mean(0)).to(precision), (y - y.mean(0)).to(precision)
@@ -211,6 +229,9 @@ class _Crossed:
 
     def reorder(self, order: Tensor) -> Moments:
         """Return the moments with another order; only the cross sums differ."""
-        y, ky = self._y[order], self._ky[order]
-        sums = self._x.T @ y, self._x.T @ ky, y.T @ self._kx, self._kx @ ky
-        return replace(self._moments, cross=Cross(*(of.double() for of in sums)))
+        y = self._y[order]
+        xy = (self._x.T @ y).double()
+        if not self._higher:
+            return replace(self._moments, cross=replace(self._moments.cross, xy=xy))
+        sums = self._x.T @ self._ky[order], y.T @ self._kx, self._kx @ self._ky[order]
+        return replace(self._moments, cross=Cross(xy, *(of.double() for of in sums)))
