@@ -161,7 +161,8 @@ class Rate:
         s, (low, high) = self.setting, self.interval
         how = f"{PERMUTATIONS} permutations" if "nulls" in s.options else "closed form"
         rate = 100 * self.found / self.draws
-        return (f"| {s.name} | `{self.index}` | {s.n} | {s.p} | {how} | {rate:.1f} % | {100 * low:.1f} to {100 * high:.1f} % |{'' if self.holds else ' outside |'}")
+        interval = f"{100 * low:.1f} to {100 * high:.1f} %" + ("" if self.holds else " (outside)")
+        return f"| {s.name} | `{self.index}` | {s.n} | {s.p} | {how} | {rate:.1f} % | {interval} |"
 
 
 def measure(setting: Setting, draws: int) -> list[Rate]:

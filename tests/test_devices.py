@@ -21,6 +21,7 @@ from suture.numbers import ShiftedSums
 from suture.ood.distances import Gaussians
 from suture.representations import Alignment, Kind, Shape
 from suture.representations.aligned_moments import AlignedMoments
+from suture.representations.row_sample import RowSample
 from suture.stitching import FAMILIES, Family, StitchingLayer
 from tests.support import tiny
 from tests.support.comparisons import one_cell
@@ -30,13 +31,14 @@ META = torch.device("meta")
 
 
 @pytest.mark.parametrize("allow", ["high", "medium"])
-@pytest.mark.parametrize("work", ["sums", "pairs", "gram", "distances"])
+@pytest.mark.parametrize("work", ["sums", "pairs", "gram", "distances", "rows"])
 def test_products_are_exact_whatever_the_user_allows(monkeypatch: pytest.MonkeyPatch, allow: str,
                                                      work: str) -> None:
     """TF32 and bfloat16 are good enough for networks, not for moments; the user's choice stays."""
     switches = torch.backends.cuda.matmul, torch.backends.mkldnn.matmul
     seen, shape, x = list[list[str]](), Shape(Kind.VECTOR, 3), torch.rand(8, 3)
-    inner = torch.Tensor.__matmul__, torch.cdist
+    inner = torch.Tensor.__matmul__, torch.cdist, torch.einsum
+    maps = [Shape(Kind.MAP, 3, size) for size in ((4, 4), (2, 2))]
 
     def look(call: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **named: Any) -> Any:
@@ -46,6 +48,7 @@ def test_products_are_exact_whatever_the_user_allows(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(torch.Tensor, "__matmul__", look(inner[0]))
     monkeypatch.setattr(torch, "cdist", look(inner[1]))
+    monkeypatch.setattr(torch, "einsum", look(inner[2]))
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(allow)
     try:
@@ -54,7 +57,10 @@ def test_products_are_exact_whatever_the_user_allows(monkeypatch: pytest.MonkeyP
         {"sums": lambda: ShiftedSums(3).update(x),
          "pairs": lambda: AlignedMoments([shape], [shape]).update([x], [x]),
          "gram": lambda: gram_matrices._compute_gram(x),
-         "distances": lambda: Gaussians(x[0], torch.eye(3), x[:2]).square_distances(x)}[work]()
+         "distances": lambda: Gaussians(x[0], torch.eye(3), x[:2]).square_distances(x),
+         "rows": lambda: RowSample({(0, 0): Alignment(*maps)}, stitched=True, most=4, seed=0,
+                                   precision=torch.float32).update(
+             *([torch.rand(8, *s.dims)] for s in maps), None, None)}[work]()
         assert torch.get_float32_matmul_precision() == allow
         assert [s.fp32_precision for s in switches] == own
     finally:

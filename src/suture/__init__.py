@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from suture._base import SutureError as SutureError
     from suture.compare import StitchedNetwork as StitchedNetwork
     from suture.compare import compare as compare
+    from suture.compare import compare_arrays as compare_arrays
     from suture.compare import dry_run as dry_run
     from suture.compare import load_stitched as load_stitched
     from suture.compare import paper as paper
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from suture.data import Prepared as Prepared
     from suture.data import TextPreprocessing as TextPreprocessing
     from suture.data import sources as sources
-    from suture.indices import compare_arrays as compare_arrays
     from suture.indices import merged_moments as merged_moments
     from suture.networks import Site as Site
     from suture.networks import capture as capture
@@ -49,14 +49,15 @@ if TYPE_CHECKING:
 _NAMES = {
     "_base": ("SutureError",),
     "numbers": ("MEASURES",),
-    "indices": ("compare_arrays", "merged_moments"),
+    "indices": ("merged_moments",),
     "representations": ("AlignmentRule",),
     "data": ("ImagePreprocessing", "Paired", "Prepared", "TextPreprocessing", "sources"),
     "networks": ("Site", "capture", "find_sites", "run_tail"),
     "stitching": ("Family", "StitchingLayer", "TaskRecipe"),
     "ood": ("OOD", "EnergyRecipe", "Thresholds"),
     "results": ("Comparison", "load"),
-    "compare": ("StitchedNetwork", "compare", "dry_run", "load_stitched", "paper", "stitch"),
+    "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "paper",
+                "stitch"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 _ROOMS = ("indices", "zoo")

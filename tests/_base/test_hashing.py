@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from suture import SutureError, zoo
-from suture._base import fingerprint_network, hash_parts, hash_tensors
+from suture._base import fingerprint_network, hash_object, hash_parts, hash_tensors
 
 
 def test_a_fingerprint_names_every_weight() -> None:
@@ -84,3 +84,13 @@ def test_a_key_changes_with_each_part(part: str) -> None:
 def test_a_part_that_json_does_not_know_is_refused(value: object) -> None:
     with pytest.raises(SutureError, match="expected the parts of a key as words"):
         hash_parts({"part": value})
+
+
+def test_a_hash_is_the_same_the_second_time() -> None:
+    class Own:
+        """Python notes more on a class when one of its objects is first taken apart."""
+
+        def __init__(self) -> None:
+            self.width = 3
+
+    assert hash_object(Own()) == hash_object(Own())

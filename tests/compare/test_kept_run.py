@@ -17,7 +17,7 @@ import torch
 
 import suture
 from suture import SutureError
-from suture._base import LOCK, save_tensors
+from suture._base import LOCK, Keeper, save_tensors
 from suture._base.keeping import checkpoints
 from suture._base.keeping.locks import find_start
 from suture.numbers import NumericalError
@@ -189,6 +189,74 @@ def test_checkpoints_of_another_run_are_refused_and_restart_removes_them(tmp_pat
         compare(tmp_path, **SHORT | {"seed": 5})
     compare(tmp_path, **SHORT | {"seed": 5}, restart=True)
     assert sorted(os.listdir(tmp_path)) == FILES
+
+
+def fail_at(number: int) -> Callable[[int], None]:
+    def fail(read: int) -> None:
+        if read == number:
+            raise ValueError("damaged")
+
+    return fail
+
+
+@pytest.mark.parametrize(("before", "options"), [
+    (None, {"sites": ["nowhere"]}), (None, {"task": "next_token"}), (fail_at(3), {}),
+    (fail_at(1), {"task": "none"}), (None, {"progress": send(signal.SIGINT)})])
+def test_restart_gives_up_no_result_before_the_new_run_has_one(tmp_path: Path, before: Any,
+                                                               options: dict[str, Any]) -> None:
+    old = compare(tmp_path, **SHORT)
+    with pytest.raises((SutureError, KeyboardInterrupt)):
+        compare(tmp_path, before or (lambda read: None), **SHORT | options | {"restart": True})
+    assert suture.load(tmp_path).equals(old)
+    if "progress" not in options:
+        seen: list[str] = []
+        made = compare(tmp_path, **SHORT, progress=lambda stage, done, total: seen.append(stage))
+        assert_same_numbers(made, old)
+        assert seen[0].startswith("checking")  # and not computed again
+
+
+@pytest.mark.usefixtures("always")
+def test_a_restarted_run_goes_on_without_restart(tmp_path: Path) -> None:
+    other = SHORT | {"seed": 5, "indices": ["cka@flatten"]}
+    compare(tmp_path, **SHORT)
+    with pytest.raises(KeyboardInterrupt, match="moments so far; the same call without restart goes on"):
+        compare(tmp_path, **other, restart=True, progress=send(signal.SIGINT))
+    with pytest.raises(SutureError, match="restart"):
+        compare(tmp_path, **SHORT)  # the checkpoint is of the other run
+    seen: list[str] = []
+
+    def stop(stage: str, done: int, total: int | None) -> None:
+        seen.append(stage)
+        send(signal.SIGINT, "evaluating dm")(stage, done, total)
+
+    with pytest.raises(KeyboardInterrupt, match=r"kept in .*: moments, evaluating dm so far; the"):
+        compare(tmp_path, **other, progress=stop)
+    assert "went on from a checkpoint of moments" in seen
+    seen.clear()
+    compare(tmp_path, **other, progress=lambda stage, done, total: seen.append(stage))
+    assert "went on from a checkpoint of evaluating dm" in seen
+    assert "moments" not in seen  # which its own result holds
+    assert_same_numbers(suture.load(tmp_path), compare(None, **other))
+    assert sorted(os.listdir(tmp_path)) == FILES
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_checkpoints_of_others_are_never_removed(tmp_path: Path, restart: bool) -> None:
+    compare(tmp_path, **SHORT)
+    save_tensors(tmp_path / "checkpoint-1000.safetensors", "mine/1", {"x": torch.ones(1)}, {})
+    with pytest.raises(SutureError, match="holds 'checkpoint-1000"):
+        compare(tmp_path, **SHORT, restart=restart)
+    (tmp_path / "checkpoint-1000.safetensors").rename(tmp_path / "checkpoint-moments.safetensors")
+    keeper = Keeper(tmp_path)
+    keeper.remove_all()
+    assert keeper.has("moments")
+
+
+def test_a_lock_that_is_taken_over_is_announced_once(tmp_path: Path) -> None:
+    (tmp_path / LOCK).write_text(json.dumps({"process": 2**22 + 1, "host": socket.gethostname()}))
+    seen: list[str] = []
+    compare(tmp_path, **SHORT | {"methods": ()}, progress=lambda stage, done, total: seen.append(stage))
+    assert seen.count(f"the lock of process {2**22 + 1}, which has ended, was taken over") == 1
 
 
 @pytest.mark.parametrize("damage", [

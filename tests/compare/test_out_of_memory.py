@@ -170,3 +170,20 @@ def test_a_batch_is_cut_in_order_and_moved_piece_by_piece() -> None:
         assert torch.equal(made, piece.source * 2)
         assert torch.equal(piece.target, piece.source + 1)
         assert torch.equal(piece.labels, piece.source + 2)
+
+
+def test_a_resumed_run_says_once_that_memory_ran_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def stop(stage: str, done: int, total: int | None) -> None:
+        if stage == "evaluating dm":
+            raise KeyboardInterrupt
+
+    given: dict[str, Any] = FEWER | {"save_to": tmp_path}
+    limit(monkeypatch, *STAGES["front"])
+    with monkeypatch.context() as more:
+        more.setattr(f"{__name__}.MOST", 6)
+        with pytest.raises(KeyboardInterrupt):
+            run(**given, progress=stop)
+    before = suture.load(tmp_path).meta["notes"]
+    notes = [[n for n in of if n.startswith("memory ran out")] for of in (before, run(**given).meta["notes"])]
+    assert [len(of) for of in notes] == [1, 1]
+    assert notes[0] != notes[1]

@@ -55,3 +55,10 @@ def test_a_dry_run_tells_sites_memory_and_time() -> None:
     assert set(unknown.seconds.values()) == {None}
     with pytest.raises(suture.SutureError, match="folds"):
         suture.dry_run(tiny.network(), None, data, folds=3)
+
+
+def test_a_dry_run_prepares_what_it_crops_again() -> None:
+    raw = (tiny.images(), tiny.labels())
+    data = suture.Prepared(raw, lambda x: x, tiny.twice_as_large)
+    given: dict[str, Any] = {"methods": ["tlm"], "tlm": suture.TaskRecipe(epochs=1, crop=1), "ood": None}
+    assert suture.dry_run(tiny.network(), tiny.other(), data, examples=5, **given).seconds["tlm"] is not None

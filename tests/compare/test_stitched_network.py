@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +220,31 @@ def test_a_saved_stitched_network_keeps_how_its_sites_are_taken(tmp_path: Path) 
     found = suture.load_stitched(tmp_path / "layer.safetensors", network, network)
     assert [s.written for s in found.sites] == ["block1@map:last"] * 2
     torch.testing.assert_close(found(x), made(x))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_fit_that_is_stopped_goes_on_to_the_same_layer(tmp_path: Path, sent: signal.Signals) -> None:
+    def fit(**options: Any) -> suture.StitchedNetwork:
+        return tiny.stitched(**{"method": "tlm", "tlm": suture.TaskRecipe(epochs=3, batch_size=8)} | options)
+
+    def stop(stage: str, done: int, total: int | None) -> None:
+        seen.append(stage)
+        if (stage, done) == ("task loss matching", 5):
+            os.kill(os.getpid(), sent)
+
+    out, seen = tmp_path / "s.safetensors", list[str]()
+    with pytest.raises(KeyboardInterrupt, match=r"kept in .*s\.safetensors.*the same call goes on"):
+        fit(save_to=out, progress=stop)
+    with pytest.raises(SutureError, match="restart"):
+        fit(save_to=out, seed=3)
+    with pytest.raises(SutureError, match="nowhere"):
+        tiny.stitch(network(), "nowhere", other(), "block2", tiny.data()[0], save_to=out, restart=True)
+    assert os.listdir(tmp_path) == ["s.safetensors.checkpoint-task-loss-matching"]
+    made = fit(save_to=out, progress=lambda stage, done, total: seen.append(stage))
+    assert "went on from a checkpoint of task loss matching" in seen
+    assert os.listdir(tmp_path) == ["s.safetensors"]
+    whole = fit()
+    for found in (made, suture.load_stitched(out, network(), other())):
+        assert all(torch.equal(a, b) for a, b in zip(found.layer.parameters(), whole.layer.parameters(),
+                                                     strict=True))
+        assert found.fit == whole.fit

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import UserDict
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
-from suture import Paired, SutureError
+from suture import Paired, Prepared, SutureError
 from suture._base import count_examples, list_tensors
+from suture.data import cut_batch, indexed
 from suture.data.batches import Batches
 from suture.data.forms import split_labels
 from suture.data.indexed import split_rows
@@ -279,3 +281,95 @@ def test_one_that_ends_early_is_named(short: str) -> None:
 def test_one_side_may_lack_labels(side: str) -> None:
     sides = {"source": [(X, Y)], "target": [(X, Y)], side: [X]}
     assert torch.equal(next(iter(Paired(**sides))).labels, Y)
+
+
+class OwnBatches(BatchSampler):
+    """Batches of the first examples only, each of them twice."""
+
+    def __iter__(self) -> Any:
+        return iter([[0, 1, 2]] * 2)
+
+
+@pytest.mark.parametrize(("loader", "count"), [
+    (DataLoader(Mapped(), batch_size=3), 10), (DataLoader(Mapped(), batch_size=3, drop_last=True), 9),
+    (DataLoader(Mapped(), batch_sampler=BatchSampler(range(7), 3, drop_last=False)), 7),  # type: ignore[arg-type]
+    (DataLoader(Mapped(), batch_sampler=OwnBatches(range(10), 3, drop_last=False)), None),  # type: ignore[arg-type]
+    (DataLoader(Mapped(), batch_sampler=[[0, 1], [2]]), None), (DataLoader(Mapped(), batch_size=None), None),
+    (DataLoader(Mapped(), sampler=SubsetRandomSampler([1, 2])), 2), ([(X, Y)], None)])
+def test_a_loader_is_counted_by_what_it_yields(loader: Any, count: int | None) -> None:
+    batches = Batches(loader)
+    assert batches.count_examples() == count
+    assert Batches(loader, most=2).count_examples() == (None if count is None else 2)
+    if count is not None:
+        assert sum(b.size for b in batches) == count
+
+
+@pytest.mark.parametrize("raw", [
+    torch.arange(20, dtype=torch.uint8).view(5, 4), [f"text {k}" for k in range(5)],
+    {"image": torch.rand(5, 3), "words": [f"text {k}" for k in range(5)]}])
+def test_a_batch_that_is_cut_keeps_its_raw_examples(raw: Any) -> None:
+    def take(part: Any, rows: slice) -> Any:
+        return {k: v[rows] for k, v in part.items()} if isinstance(part, dict) else part[rows]
+
+    def prepare(raw: Any) -> Tensor:
+        return X[:len(raw["words"] if isinstance(raw, dict) else raw)]
+
+    whole = Prepared([], prepare).batch(raw, Y[:5])
+    for piece, rows in zip(cut_batch(whole, 2), (slice(0, 2), slice(2, 4), slice(4, 5)), strict=True):
+        assert str(piece.raw) == str(take(raw, rows))
+        assert piece.remake is not None
+        assert torch.equal(piece.remake(piece.raw, piece.labels).source, X[:piece.size])
+    first, short = (Batches([(one, Y[:n])], watched=True, most=2) for one, n in
+                    ((raw, 5), (take(raw, slice(0, 2)), 2)))
+    for one in (first, short):
+        one._prepared = Prepared([], prepare)
+    assert first.read_again() == short.read_again()
+
+
+@pytest.mark.parametrize("make", [lambda x, y: (x, y), lambda x, y: [x, y], lambda x, y: x,
+                                  lambda x, y: {"a": x, "labels": y}])
+def test_arrays_are_converted_batch_by_batch(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    convert = indexed.convert_array
+    monkeypatch.setattr(indexed, "convert_array", lambda given: (sizes.append(len(given)), convert(given))[1])
+    data = make(X.double().numpy()[::-1], Y.numpy().astype(np.uint16))
+    assert indexed.can_shuffle(data)
+    assert set(sizes) == {0}
+    batches = list(Batches(data, size=4))
+    assert max(sizes) == 4
+    found = torch.cat([next(list_tensors(b.source)) for b in batches])
+    assert torch.equal(found, X.flip(0))
+    assert found.dtype == torch.float32
+
+
+class Fails(Mapped):
+    def __init__(self, error: BaseException, first: int = 0) -> None:
+        self.error, self.first = error, first
+
+    def __getitem__(self, index: int) -> Any:
+        if index >= self.first:
+            raise self.error
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(("error", "words"), [
+    (MemoryError("no space"), "memory ran out while batch 1 of mine was read; give smaller batches"),
+    (RuntimeError("CUDA out of memory. Tried"), "memory ran out while batch 1"),
+    (OSError("disk gone"), "reading batch 1 of mine fails: OSError: disk gone"),
+    (SystemExit(3), "reading batch 1 of mine fails: SystemExit: 3")])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_of_reading_is_one_line_with_its_batch(error: BaseException, words: str,
+                                                        workers: int) -> None:
+    if workers and isinstance(error, SystemExit):
+        words = "worker"  # which has ended without a word
+    loader = DataLoader(Fails(error, 5), batch_size=5, num_workers=workers)
+    with pytest.raises(SutureError, match=words):
+        list(Batches(loader, name="mine"))
+
+
+@pytest.mark.parametrize("data", [
+    Fails(OSError("gone")), DataLoader(Fails(OSError("gone"))),
+    Paired(DataLoader(Fails(OSError("gone"))), [X]), Prepared(Fails(OSError("gone")), None)])
+def test_trying_a_few_examples_fails_in_one_line(data: Any) -> None:
+    with pytest.raises(SutureError, match=r"reading a few examples of .* fails"):
+        Batches(data).is_random()

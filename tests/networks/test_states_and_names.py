@@ -122,6 +122,26 @@ def test_an_output_that_is_not_read_points_to_the_state() -> None:
         find_sites(network, X, ["lstm"])
 
 
+class Bypassed(nn.Module):
+    """Two LSTMs: a layer goes around the first, and the second is a site by its state alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstms = nn.ModuleList([nn.LSTM(4, 6, batch_first=True), nn.LSTM(6, 6, batch_first=True)])
+        self.around, self.head = nn.Conv1d(5, 5, 1), nn.Bilinear(6, 6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.lstms[0](x)[0] + nn.functional.pad(self.around(x), (0, 2))
+        state = self.lstms[1](hidden)[1][0][-1]
+        out: Tensor = self.head(state, state)
+        return out
+
+
+def test_no_sites_are_explained_by_what_is_no_site() -> None:
+    with pytest.raises(SutureError, match=r"'lstms\.0' .* does not cut the network: inputs goes around it"):
+        find_sites(seeded(Bypassed), X)
+
+
 def test_a_comparison_runs_through_a_state() -> None:
     network = seeded(lambda: States(nn.LSTM, lambda o: _join(o[1][0]), 12))
     labels = torch.tensor([0, 1, 2, 0, 1, 2])

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from suture.numbers import Moments, Pair, Spectrum, compute_squared_error, find_varying_columns
-from suture.numbers.spectra import MomentBlock, compute_rank_cut, solve_least_squares
+from suture.numbers import (
+    MomentBlock,
+    Moments,
+    Pair,
+    Spectrum,
+    compute_squared_error,
+    find_varying_columns,
+)
+from suture.numbers.spectra import compute_rank_cut, solve_least_squares
 
 G = torch.Generator().manual_seed(2)
 X = torch.randn(40, 3, generator=G, dtype=torch.float64) @ torch.randn(3, 5, generator=G).double() + 7

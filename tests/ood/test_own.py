@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path, PosixPath
 from typing import Any, Self
 
 import numpy as np
@@ -24,8 +26,9 @@ from suture.ood import (
     NativeData,
     NativeSite,
     SiteFeatures,
+    detector_store,
 )
-from suture.ood.detector_store import fit_with_store
+from suture.ood.detector_store import _load_state, fit_with_store
 from suture.representations import Kind, Shape
 from suture.stitching import extract_logits
 from tests.support import tiny
@@ -207,3 +210,35 @@ def test_a_detection_lists_suture_s_detectors_first() -> None:
     ood = OOD(("relative", "mahalanobis"), own={"norm": Norm()})
     detection = Detection(ood, SitedNetwork(tiny.network(), tiny.images(4), ["block1"]), CPU, 8, 0, "", None)
     assert list(detection.make_fitter().statistics) == ["relative", "mahalanobis", "norm"]
+
+
+def test_two_commands_that_write_one_store_leave_whole_detectors(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fit(Kept(), store=tmp_path)[0]
+    path, = tmp_path.iterdir()
+
+    class Absent(PosixPath):
+        """A file that each command finds missing, and therefore writes."""
+
+        def exists(self, **_: Any) -> bool:
+            return False
+
+    monkeypatch.setattr(detector_store, "Path", Absent)
+    children = []
+    for _ in range(2):
+        children.append(os.fork())
+        if not children[-1]:
+            code = 1
+            try:
+                for _ in range(10):
+                    fit(Kept(), store=tmp_path)
+                code = 0
+            finally:
+                os._exit(code)
+    while children:
+        assert torch.equal(_load_state(path).tensors["typical"], made.typical)  # type: ignore[attr-defined]
+        done, status = os.waitpid(-1, os.WNOHANG)
+        if done:
+            assert status == 0
+            children.remove(done)
+    assert [*tmp_path.iterdir()] == [path]

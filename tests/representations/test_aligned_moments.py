@@ -16,7 +16,7 @@ from suture.numbers import Pair
 from suture.representations.aligned_moments import AlignedMoments
 from suture.representations.alignment import Alignment, AlignmentRule
 from suture.representations.shapes import Kind, Shape
-from suture.representations.token_masks import get_token_mask
+from suture.representations.token_masks import TokenMasks, get_token_mask
 from suture.stitching import StitchingLayer, direct_match
 from tests.support import references
 from tests.support.kinds import SHAPES, batch
@@ -167,3 +167,31 @@ def test_rows_that_a_mask_of_one_target_leaves_out_have_a_spectrum_of_their_own(
     for j in range(2):
         pair = moments.get_pair(0, j)
         torch.testing.assert_close(pair.x.values, torch.linalg.eigvalsh(pair.moments.sxx).flip(0))
+
+
+# -- sequences of one length ---------------------------------------------------------------------------------
+
+
+def test_tokens_of_two_sequences_of_one_length_keep_their_own_masks() -> None:
+    """Both have 12 tokens at every site: their masks must not take each other's place."""
+    first, second = (Shape(Kind.TOKENS, 4, (12,), sequence=k) for k in range(2))
+    x, y = batch(first), batch(second, seed=1)
+    masks = [torch.arange(12) < (torch.arange(30) % k + 1)[:, None] for k in (11, 7)]
+    moments = AlignedMoments([first, second], [first, second], same=True, precision=torch.float64)
+    moments.update([x, y], [x, y], TokenMasks(tuple(masks)))
+    for k, (tensor, mask) in enumerate(zip((x, y), masks, strict=True)):
+        close(moments.get_moments(k, k), *[tensor.double()[mask]] * 2)
+    assert sorted(moments.unaligned) == [(0, 1), (1, 0)]
+    assert "two input sequences" in moments.unaligned[0, 1]
+
+
+def test_masks_of_patches_that_differ_are_refused() -> None:
+    shape = Shape(Kind.TOKENS, 5, (12,), grid=(3, 4))
+    x, y = batch(shape), batch(shape, seed=1)
+    mask = torch.arange(12) < (torch.arange(30) % 11 + 1)[:, None]
+    moments = AlignedMoments([shape], [shape], precision=torch.float64)
+    moments.update([x], [y], mask, mask.clone())
+    close(moments.get_moments(0, 0), x.double()[mask], y.double()[mask])
+    with pytest.raises(SutureError, match="the attention masks differ: 4 unpadded tokens for the source and "
+                                          "3 for the target in example 3"):
+        moments.update([x], [y], mask, mask & (torch.arange(12) != 3))

@@ -13,7 +13,6 @@ import pytest
 from matplotlib import pyplot as plt
 
 import suture
-from suture.numbers.measures import MEASURES
 from suture.results import figures, heatmaps, page
 from suture.results.measured import COLUMNS, format_csv
 from suture.results.verdicts import describe_marks, list_causes
@@ -83,7 +82,7 @@ def test_a_cell_without_a_value_has_no_star() -> None:
 def test_the_page_marks_cells_and_says_how_many_and_why() -> None:
     text = page.render_page([marked()])
     assert "Task loss matching: 4 of 16 cells are marked (still improving: 4, one epoch: 4)." in text
-    n = sum(m.startswith("tlm.") for m in MEASURES)
+    n = sum(m.startswith("tlm.") for m in synthetic.NAMES)
     assert text.count("\n* still improving: by 3.0% &lt;b&gt;; one epoch: no") == 4 * n
     assert "<b>;" not in text
     plain = render()

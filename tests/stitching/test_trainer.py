@@ -23,7 +23,7 @@ from suture._base.keeping import checkpoints
 from suture.data import Batches
 from suture.networks import SitedNetwork, apply, compute_rate_factor, freeze
 from suture.representations import Alignment, AlignmentRule
-from suture.stitching import StitchingLayer
+from suture.stitching import Curves, StitchingLayer
 from suture.stitching import trainer as task
 from suture.stitching.trainer import GroupTrainer, make_training_batches
 from tests.support import tiny
@@ -103,6 +103,44 @@ def test_an_objective_that_goes_on_from_a_checkpoint_counts_every_example_once(
         assert find(other, keeper) == pytest.approx(find(ordered), rel=1e-9)
         assert keeper.notes[0].startswith("went on" if other is ordered else "started")
         keeper.remove_all()
+
+
+def test_a_pass_over_held_out_data_goes_on_from_its_checkpoint(tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    recipe = TaskRecipe(epochs=3, lr=3e-2, patience=3)
+
+    fit = Fit(TaskRecipe(epochs=1), [(0, 1)])
+    ordered = list(zip(*(t.split(8) for t in fit.data), strict=True))
+
+    def train(held_out: Any, keeper: Keeper = NO_KEEPER) -> Curves:
+        with freeze(fit.network):
+            fresh = GroupTrainer(fit.source, fit.target, {c: fit.layer(c) for c in fit.cells}, recipe, N)
+            return fresh.fit(Batches(ordered), CPU, None, Batches(held_out), keeper)
+
+    whole = train(ordered)
+
+    class Stopped(list[Any]):
+        """Data that stop in the middle of the second pass over them."""
+
+        passes = 0
+
+        def __iter__(self) -> Any:
+            self.passes += 1
+            for k, item in enumerate(super().__iter__()):
+                if (self.passes, k) == (2, 2):
+                    raise ValueError
+                yield item
+
+    with pytest.raises(SutureError, match="reading batch 2"):
+        train(Stopped(ordered), Keeper(tmp_path))
+    keeper = Keeper(tmp_path)
+    again = train(ordered, keeper)
+    assert "went on from a checkpoint of held-out data after epoch 2" in keeper.notes
+    assert again.held_out == whole.held_out
+    keeper.finish("tlm")
+    assert not any(tmp_path.iterdir())
 
 
 def test_the_weights_with_the_best_held_out_objective_are_put_back() -> None:

@@ -9,14 +9,18 @@ import numpy as np
 import pandas as pd
 
 from suture.indices import DEFAULT
+from suture.numbers.intervals import Estimate
 from suture.numbers.measures import MEASURES, get_measure
+from suture.ood import NaturalRange, ShiftRange
 from suture.results.comparison import Comparison
 from suture.results.measured import COLUMNS
 
 HOSTILE = ("<script>alert(1)</script>", 'a"b\' onmouseover=x', "{{ 7 * 7 }}", "a,b\nc\rd", "$\\frac$", "nan",
            " ü ")
 
-NAMES = [name for name, entry in MEASURES.items() if entry.functional or "." in name or name in DEFAULT]
+NEAR = ("natural_distance", "informational_residual", "strict_residual")
+NAMES = [name for name, entry in MEASURES.items()
+         if (entry.functional or "." in name or name in DEFAULT) and not name.endswith(NEAR)]
 """What a comparison has by default."""
 
 
@@ -28,8 +32,8 @@ def comparison(sources: int = 4, targets: int = 4, *, same_network: bool = True,
 
     With `missing`, the first cell's PWCCA, the second column's CKA and the whole of OPD have a reason instead
     of a value. With `hostile`, names are such as break HTML, CSV and mathtext. With `detectors`, there are
-    scores by which TLM's representations are out of distribution and DM's are near the diagonal; at the last
-    target site the detectors see nothing.
+    their scores, and natural distances by which TLM's representations are artefacts and DM's are natural near
+    the diagonal; the last target site has no natural range.
     """
     rng = np.random.default_rng(seed)
     names = [f"layer{i // 2 + 1}.{i % 2}" for i in range(max(sources, targets))]
@@ -80,13 +84,36 @@ def with_scores(made: Comparison, near: np.ndarray, detectors: tuple[str, ...], 
                      for what, value in (("ood", _two_sided(native[j], scores[i, j])),
                                          ("auroc", _auroc(native[j], scores[i, j])), ("ap", 0.7),
                                          ("fpr95", 0.4))]
-    about = {"verdict": detectors[0],
+    arrays |= {f"{method}.residual_p": np.zeros(shape) for method in ("dm", "tlm")}
+    rows += [row for method in ("dm", "tlm") for i, s in enumerate(made.sources)
+             for j, t in enumerate(made.targets)
+             for row in _near_rows(method, s, t, near[i, j], j == shape[1] - 1, examples)]
+    about = {"range": _range(shape[1]).as_record(), "classes": "labels",
              "positive": "native representations; larger scores are more in-distribution",
-             "thresholds": {"works": 0.8, "out": 0.8, "quality": 0.8}, "quality": quality,
+             "thresholds": {"works": 0.8}, "quality": quality,
              "auxiliary": "made from the data: 50 examples of <i>noise</i>", "unseen": "given: 50 examples"}
     return replace(made,
                    table=pd.concat([made.table, pd.DataFrame(rows, columns=COLUMNS)], ignore_index=True),
                    arrays=arrays, meta=made.meta | {"ood": about})
+
+
+def _near_rows(method: str, source: str, target: str, near: float, last: bool,
+               examples: int) -> list[list[Any]]:
+    far = 1.3 * (1 - near) if method == "dm" else 3.0
+    none = "no natural range: the network works under no shift" if last else ""
+    return [[source, target, f"{method}.{name}", np.nan if gone else value, np.nan if gone else 0.9 * value,
+             np.nan if gone else 1.1 * value, examples, "smaller", gone, ""]
+            for name, value, gone in (("natural_distance", far, none),
+                                      ("informational_residual", 0.9 * (1 - near), ""),
+                                      ("strict_residual", 2 * (1 - near), ""))]
+
+
+def _range(sites: int) -> NaturalRange:
+    """A natural range in which the network works under no shift at the last site."""
+    here, gone = Estimate(0.4, 0.3, 0.5), Estimate(np.nan, reason="the network works under no shift")
+    return NaturalRange("shifts/1", 200, 0.8, 32, tuple(
+        ShiftRange(name, Estimate(0.5, 0.4, 0.6), breaks, (*[here] * (sites - 1), gone))
+        for name, breaks in (("<b>noise</b>", True), ("contrast up", False))))
 
 
 def _auroc(native: np.ndarray, other: np.ndarray) -> float:

@@ -26,9 +26,9 @@ def test_a_stopped_training_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     try:
         whole, report = zoo.train_network("resnet_digits", 0, RECIPE, small_digits())
-        with pytest.raises(KeyboardInterrupt, match=r"kept in .*checkpoint-w-train"):
+        with pytest.raises(KeyboardInterrupt, match=r"kept in .*checkpoint-train"):
             train_and_save("resnet_digits", out, 0, RECIPE, small_digits(), stop)
-        assert os.listdir(tmp_path) == ["checkpoint-w-train.safetensors"]
+        assert os.listdir(tmp_path) == ["w.safetensors.checkpoint-train"]
         with pytest.raises(SutureError, match="restart"):
             train_and_save("resnet_digits", out, 1, RECIPE, small_digits())
         made, again = train_and_save("resnet_digits", out, 0, RECIPE, small_digits())

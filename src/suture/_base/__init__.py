@@ -37,6 +37,8 @@ from suture._base.foreign_code import describe_error as describe_error
 from suture._base.foreign_code import name_callback as name_callback
 from suture._base.foreign_code import note_owner as note_owner
 from suture._base.foreign_code import run_foreign as run_foreign
+from suture._base.global_state import SharedChange as SharedChange
+from suture._base.global_state import leave_inference_mode as leave_inference_mode
 from suture._base.hashing import fingerprint_network as fingerprint_network
 from suture._base.hashing import hash_parts as hash_parts
 from suture._base.hashing import hash_tensors as hash_tensors
@@ -45,7 +47,9 @@ from suture._base.keeping.checkpoints import NO_KEEPER as NO_KEEPER
 from suture._base.keeping.checkpoints import RESTART as RESTART
 from suture._base.keeping.checkpoints import Keeper as Keeper
 from suture._base.keeping.checkpoints import KeptPass as KeptPass
+from suture._base.keeping.checkpoints import is_checkpoint as is_checkpoint
 from suture._base.keeping.interruptions import listen_to_signals as listen_to_signals
+from suture._base.keeping.kept_file import keep_file as keep_file
 from suture._base.keeping.locks import LOCK as LOCK
 from suture._base.keeping.locks import hold_lock as hold_lock
 from suture._base.keeping.locks import refuse_held as refuse_held

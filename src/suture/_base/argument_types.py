@@ -26,6 +26,7 @@ from torch import Tensor
 
 from suture._base.errors import SutureError, make_unknown_error
 from suture._base.foreign_code import explain_foreign_errors, run_foreign
+from suture._base.global_state import leave_inference_mode
 from suture._base.printing import show_value
 
 R = TypeVar("R")
@@ -107,7 +108,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         given = _bind(signature, function.__name__, args, kwargs)
-        with explain_foreign_errors():
+        with explain_foreign_errors(), leave_inference_mode():
             for name, adapter in _make_adapters(function).items():
                 if name in given.arguments:
                     given.arguments[name] = _check(adapter, given.arguments[name], name, function)

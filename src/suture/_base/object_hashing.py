@@ -41,7 +41,8 @@ _OPAQUE = (logging.Logger, threading.Thread, io.IOBase, weakref.ref, torch.Gener
 """Types without a state that lasts."""
 _GENERATED = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__",
                         "__parameters__", "__orig_bases__", "__abstractmethods__", "_abc_impl",
-                        "__firstlineno__", "__static_attributes__", "__dataclass_params__", "__match_args__"})
+                        "__firstlineno__", "__static_attributes__", "__dataclass_params__", "__match_args__",
+                        "__slotnames__"})
 """Entries of a class that are no code of the user, or that follow from others."""
 
 

@@ -16,6 +16,7 @@ from typing_extensions import Doc
 
 from suture._base.argument_types import CONFIG, explain_refusals
 from suture._base.foreign_code import explain_foreign_errors
+from suture._base.global_state import leave_inference_mode
 
 A = TypeVar("A")
 C = TypeVar("C")
@@ -67,7 +68,7 @@ def takes(cls: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P, R]]:
     def decorate(function: Callable[[A], R]) -> Callable[P, R]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            with explain_foreign_errors():
+            with explain_foreign_errors(), leave_inference_mode():
                 return function(cls(*args, **kwargs))
 
         returns = get_type_hints(function).get("return")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from suture._base.errors import SutureError, summarise_error
+from suture._base.global_state import SharedChange
 
 _OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "cannot allocate memory",
                         "not enough memory", "status_alloc_failed")
@@ -37,6 +38,12 @@ def exact_products() -> Iterator[None]:
     With TF32 or bfloat16 products, which are good enough for networks, similarities would be off in the third
     digit.
     """
+    with _EXACT.hold():
+        yield
+
+
+@contextmanager
+def _set_exact() -> Iterator[None]:
     backends: Any = torch.backends
     places: list[tuple[Any, str, object]]
     places = [(backends.cuda.matmul, "fp32_precision", "ieee"),
@@ -51,6 +58,9 @@ def exact_products() -> Iterator[None]:
     finally:
         for (of, name, _), value in zip(places, before, strict=True):
             setattr(of, name, value)
+
+
+_EXACT = SharedChange(_set_exact)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

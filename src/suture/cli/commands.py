@@ -1,4 +1,4 @@
-"""The commands beside those that stitch: demo, train, report, layers, indices."""
+"""The commands beside those that stitch: demo, train, report, layers, arrays, indices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.table import Column, Table
 from torch import nn
 
 from suture import zoo
-from suture._base import SutureError, check_file, expect
+from suture._base import SutureError, check_file, expect, make_unknown_error
 from suture.cli import demo as demonstration
 from suture.cli import specs
 from suture.cli.console import print_verdict, show_progress, split_names
@@ -31,9 +31,9 @@ from suture.cli.options import (
     list_parameters,
     read_record,
 )
-from suture.compare import Settings
+from suture.compare import ArrayFile, ArrayOptions, Settings, compare_arrays, hold_folder
 from suture.data import Examples
-from suture.indices import Value, compare_arrays, merged_moments
+from suture.indices import Value, merged_moments, of_files
 from suture.networks import (
     Recipe,
     Site,
@@ -62,7 +62,7 @@ def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
     for name, reached in made.accuracies.items():
         console.print(f"network {name}: {reached:.1%} of {len(zoo.digits('test'))} test images right")
     for comparison in made.comparisons.values():
-        print_verdict(comparison)
+        print_verdict(comparison, notes=False)
     console.print(f"\nreport: {clean(str(made.report))}", soft_wrap=True)
 
 
@@ -155,6 +155,55 @@ def _inspect_every_call(network: nn.Module, inputs: Any) -> Iterator[tuple[Site,
             yield site, e
 
 
+@command(list_parameters(ArrayOptions, only=("indices", "jackknife", "sample", "seed", "precision",
+                                             "device")), REPORT, RESTART)
+def arrays(
+    paths: Annotated[list[Path], typer.Argument(
+        help="SOURCE, and TARGET unless it is the same: .npz, .safetensors or .npy files, or folders of .npy "
+             "files. Row k of all arrays is of the same example.")],
+    kind: Annotated[list[str] | None, typer.Option(
+        help="NAME=KIND, once for each array that is no vector (N, D), tokens (N, T, D) or map (N, C, H, W): "
+             "map:last, tokens:1,14x14, ...")] = None,
+    labels: Annotated[str | None, typer.Option(help="Array of SOURCE that holds the classes.")] = None,
+    out: OutOption = Path("suture-arrays"), **options: Any,
+) -> None:
+    """Compare files of named arrays, such as saved features: indices, verdict, report, no network."""
+    expect(len(paths) in (1, 2), "one file of arrays or two", f"{len(paths)} paths")
+    with hold_folder(out, options["restart"]):
+        check_file(out / "report.html")
+        source, *others = (dict(ArrayFile(path)) for path in dict.fromkeys(paths))
+        if labels is not None and labels not in source:
+            raise make_unknown_error("array for --labels", labels, source)
+        classes = None if labels is None else source[labels]
+        for of in (source, *others):
+            of.pop(labels or "", None)
+        listed = options["indices"]
+        how = {name: options[name] for name in ("jackknife", "sample", "seed", "precision", "device")}
+        with show_progress() as progress:
+            made = compare_arrays(source, others[0] if others else None,
+                                  () if listed == "none" else split_names(listed) or (),
+                                  names=_name_files(paths), kinds=_split_kinds(kind or []), labels=classes,
+                                  progress=progress, save_to=out, **how)
+        print_verdict(made)
+        page = write_report([made], out / "report.html", read_record(ReportOptions, options))
+    console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(page))}", soft_wrap=True)
+
+
+def _name_files(paths: list[Path]) -> tuple[str, str]:
+    """Return the names of two files, or that of one twice."""
+    a, b = paths[0], paths[-1]
+    return (str(a), str(b)) if a.stem == b.stem and a != b else (a.stem, b.stem)
+
+
+def _split_kinds(given: list[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, equals, kind = text.rpartition("=")
+        expect(bool(equals), "--kind NAME=KIND", repr(text), "write --kind layer1=map:last")
+        found[name] = kind
+    return found
+
+
 @command(list_parameters(Settings, only=("indices", "jackknife", "sample", "seed")))
 def indices(
     paths: Annotated[list[Path], typer.Argument(
@@ -174,7 +223,7 @@ def indices(
         expect(len(paths) == 2, "a source and a target", f"{len(paths)} paths",
                "to merge moments write --moments")
         how = {name: options[name] for name in ("jackknife", "sample", "seed")}
-        found = compare_arrays(paths[0], paths[1], names, save=save, **how)
+        found = of_files(paths[0], paths[1], names, save=save, **how)
     _print_values(found)
     if save is not None:
         console.print(f"moments: {clean(str(save))}", soft_wrap=True)

@@ -58,15 +58,17 @@ def _format_duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def print_verdict(comparison: Comparison) -> None:
+def print_verdict(comparison: Comparison, notes: bool = True) -> None:
+    """Print what a comparison found, and its notes."""
     console.print(f"\n{clean(comparison.source)} -> {clean(comparison.target)}", style="bold")
     found = summarise_findings(comparison)
-    first = found.first.lower()
     if found.first:
         console.print(f"  {clean(found.first)}", style="bold", soft_wrap=True)
-    for sentence in filter(None, [*found.cells, *found.shown, found.summary, found.gap]):
+    for sentence in found.sentences:
         console.print(f"  {clean(sentence)}", soft_wrap=True)
-    print_notes([note for note in comparison.meta["notes"] if note.lower() not in first], "  ")
+    if notes:
+        first = found.first.lower()
+        print_notes([note for note in comparison.meta["notes"] if note.lower() not in first], "  ")
 
 
 def print_notes(notes: Iterable[str], indent: str = "") -> None:

@@ -42,7 +42,9 @@ def run_demo(out: str | Path = "suture-demo", *, seed: int = 0, device: str = "a
     """
     folder = check_folder(out)
     check_file(folder / "report.html")
-    with hold_lock(folder), listen_to_signals():
+    with hold_lock(folder) as note, listen_to_signals():
+        if note and progress is not None:
+            progress(note, 1, 1)
         return _run(folder, seed, device, recipe or RECIPE, progress, report, restart)
 
 

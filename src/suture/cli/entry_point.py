@@ -16,6 +16,9 @@ from rich.markup import escape
 # Users' names may contain `:name:` or numbers, so rich must not turn them into emoji or colours.
 console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (False, True))
 COMMANDS = {
+    "arrays": ("commands",
+               "Compare files of named arrays, such as saved features: indices, verdict, report, no "
+               "network."),
     "indices": ("commands",
                 "Structural indices of two matrices with the same rows, without any network."),
     "demo": ("commands",

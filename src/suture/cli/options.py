@@ -14,7 +14,7 @@ import typer
 
 from suture._base import Option, list_options, listen_to_signals
 from suture.cli.entry_point import Stopped, app
-from suture.compare import CompareOptions, FitSettings, Settings
+from suture.compare import CompareOptions, FitSettings, Settings, StitchOptions
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import AlignmentRule
 from suture.results import ReportOptions
@@ -100,6 +100,7 @@ DETECTORS = [*list_parameters(OOD, only=("auxiliary", "unseen")),
 COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names"))
 REPORT = list_parameters(ReportOptions)
 RESTART = list_parameters(CompareOptions, only=("restart",))
+STITCH_RESTART = list_parameters(StitchOptions, only=("restart",))
 FIT = list_parameters(FitSettings, only=("task", "output", "family", "relu", "examples", "seed", "device"))
 
 

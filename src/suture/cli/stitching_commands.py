@@ -30,6 +30,7 @@ from suture.cli.options import (
     RECIPE_NAMES,
     REPORT,
     RESTART,
+    STITCH_RESTART,
     DataOption,
     NetworkArgument,
     OutOption,
@@ -66,7 +67,8 @@ def compare(
     if dry_run:
         _compare(source, target, source_weights, target_weights, data, preset, None, options)
         return
-    with hold_folder(out, options["restart"]):
+    with hold_folder(out, options["restart"]) as note:
+        print_notes(filter(None, [note]))
         check_file(out / "report.html")
         _compare(source, target, source_weights, target_weights, data, preset, out, options)
 
@@ -85,13 +87,14 @@ def _compare(source: str, target: str | None, source_weights: Path | None, targe
     print_notes(given.notes)
     print_dry_run(found)
     if out is not None:
+        arguments |= {"save_to": out, "restart": options["restart"]}
         _run_and_report(networks, arguments, out, read_record(ReportOptions, options))
 
 
 def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path,
                     how: ReportOptions) -> None:
     with show_progress() as progress:
-        made = compare_networks(*networks, **arguments, progress=progress, save_to=out)
+        made = compare_networks(*networks, **arguments, progress=progress)
     print_verdict(made)
     report = write_report([made], out / "report.html", how)
     console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(report))}", soft_wrap=True)
@@ -127,7 +130,7 @@ def _read_fit(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:
     return paper(recipe.seed)
 
 
-@command(DATA, FIT, ALIGNMENT)
+@command(DATA, FIT, ALIGNMENT, STITCH_RESTART)
 def stitch(
     source: Annotated[str, typer.Argument(help=f"Network that gives the front: {NETWORK_HELP}")],
     source_site: SiteArgument,
@@ -147,11 +150,10 @@ def stitch(
                                    read_record(DataOptions, options), options["seed"])
     print_notes(given.notes)
     fit = {p.name: options[p.name] for p in FIT} | _read_fit(preset, options)
-    arguments: Any = {**fit, "method": method}
+    arguments: Any = {**fit, "method": method, "save_to": out, "restart": options["restart"]}
     with show_progress() as progress:
         made = stitch_networks(given.source, source_site, given.target or given.source, target_site,
                                given.train, progress=progress, **arguments)
-    made.save(out)
     console.print(f"{clean(str(made.layer))}", soft_wrap=True)
     reached = made.accuracy(given.test)
     if reached is None:

@@ -3,6 +3,11 @@
 >>> comparison = suture.compare(network_a, network_b, data=train, test=test)
 """
 
+from suture.compare.arrays.comparison import compare_arrays as compare_arrays
+from suture.compare.arrays.files import ArrayFile as ArrayFile
+from suture.compare.arrays.options import ArrayOptions as ArrayOptions
+from suture.compare.fitting.single_layer import StitchOptions as StitchOptions
+from suture.compare.fitting.single_layer import stitch as stitch
 from suture.compare.kept_run import hold_folder as hold_folder
 from suture.compare.run import DryRun as DryRun
 from suture.compare.run import compare as compare
@@ -13,4 +18,3 @@ from suture.compare.settings import FitSettings as FitSettings
 from suture.compare.settings import Settings as Settings
 from suture.compare.stitched_network import StitchedNetwork as StitchedNetwork
 from suture.compare.stitched_network import load_stitched as load_stitched
-from suture.compare.stitched_network import stitch as stitch

@@ -4,20 +4,102 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from itertools import product
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from suture.compare.setup import Setup
+from suture._base import Keeper, check_free_memory
+from suture.compare.key import Key
+from suture.data import Batches, MicroBatch
 from suture.indices import SiteStatistics
 from suture.numbers import Arrays, Estimate, Float32Array, NumericalError, get_measure
-from suture.representations import Cell, Kind, Shape
+from suture.representations import Accumulators, Cell, Kind, Masks, Shape
 from suture.stitching import StitchingLayer, Task
 
+if TYPE_CHECKING:
+    from suture.compare.settings import Settings
+    from suture.compare.setup import Setup
+
 ResultArray = NDArray[np.bool_] | NDArray[np.float32]
+
+
+class Sited(Protocol):
+    """One side of a comparison: a network at its sites, or named arrays."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def sites(self) -> Sequence[object]: ...
+
+    @property
+    def shapes(self) -> Sequence[Shape]: ...
+
+    def front(self, inputs: Any) -> list[Tensor]:
+        """Return the representations of a batch at each site."""
+
+    def find_masks(self, inputs: Any) -> Masks:
+        """Return the masks of padding tokens in a batch."""
+
+
+class CollectedData(Protocol):
+    """The data that the moments are of, and those of the alignment ``paper``."""
+
+    @property
+    def fit(self) -> Batches: ...
+
+    @property
+    def paper(self) -> Batches | None: ...
+
+    @property
+    def watched(self) -> Mapping[str, Batches]:
+        """Data whose passes keep digests of what they see, by name."""
+
+
+class SharedSetup:
+    """The part of its setup that a comparison of networks shares with one of arrays.
+
+    Attributes:
+        settings: settings of the indices and of the pass over the data.
+        source, target: both sides; the same object if they are one.
+        names: of the two.
+        key: all that decides the numbers (`suture.compare.key`).
+        pieces: examples per pass.
+        keeper: keeps the state of long passes (`suture.compare.kept_run`).
+    """
+
+    settings: Settings
+    source: Sited
+    target: Sited
+    data: CollectedData
+    names: tuple[str, str]
+    key: Key
+    pieces: MicroBatch
+    keeper: Keeper
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of source and target sites."""
+        return len(self.source.sites), len(self.target.sites)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """All cells, row by row."""
+        return list(product(range(self.shape[0]), range(self.shape[1])))
+
+    def make_accumulators(self) -> Accumulators:
+        """Return the empty accumulators of all cells."""
+        return Accumulators(self.source.shapes, self.target.shapes, self.settings.accumulator_settings,
+                            self.settings.alignment, same=self.source is self.target)
+
+    def check_memory(self, instead: str) -> None:
+        """Check that the sums of all cells fit into the memory of the device; `instead` is the advice."""
+        check_free_memory(self.make_accumulators().nbytes_planned, self.settings.torch_device,
+                          "the sums of all cells", instead)
 
 
 class FittedMap(NamedTuple):
@@ -155,7 +237,7 @@ class Evaluation:
         return int(self.batches.sum())
 
 
-def write_rows(setup: Setup, rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
+def write_rows(setup: SharedSetup, rows: Iterable[ScoreRow]) -> list[dict[str, Any]]:
     """Return the rows as they are saved."""
     return [{"source": str(setup.source.sites[r.i]), "target": str(setup.target.sites[r.j]),
              "measure": r.measure, "value": r.value.value, "low": r.value.low, "high": r.value.high, "n": r.n,

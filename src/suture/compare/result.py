@@ -17,10 +17,10 @@ from suture.compare.key import (
     explain_outputs,
     shorten_key,
 )
-from suture.compare.records import Findings
+from suture.compare.records import Findings, SharedSetup
 from suture.compare.scoring.chance import CHANCE, describe_counts
 from suture.compare.setup import Setup
-from suture.data import Batches, SeenData
+from suture.data import Batches, SeenData, join_memory_notes
 from suture.numbers import Arrays, get_base_name, get_measure, sort_measures
 from suture.results import COLUMNS, Comparison, describe_flaw
 
@@ -51,39 +51,52 @@ def list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
 
 def assemble(setup: Setup, found: Findings) -> Comparison:
     """Return the comparison so far."""
-    import pandas as pd
-
-    source, target, settings = setup.source, setup.target, setup.settings
-    table = pd.DataFrame(found.rows, columns=COLUMNS)
-    order = {name: k for k, name in enumerate(sort_measures(table["measure"]))}
-    table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+    settings, source, target = setup.settings, setup.source, setup.target
     chance = describe_counts(found.counts, setup.task.of_tokens)
-    key = {**setup.key, "seen": dict(found.seen)}
-    meta = {
-        "key": shorten_key(key), "made_from": key, "stages": list(found.stages),
-        "computed": dict(found.computed), "settings": settings.as_record(setup.data.held_out),
-        "seed": settings.seed, "n_fit": found.counts.get("n_fit"), "n_test": found.counts.get("n_test"),
-        "target_accuracy": _compute_target_accuracy(found.arrays),
-        "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
-        "fingerprints": list(setup.fingerprints), "device": str(settings.torch_device),
+    meta: dict[str, Any] = {
+        "settings": settings.as_record(setup.data.held_out), "n_test": found.counts.get("n_test"),
+        "target_accuracy": _compute_target_accuracy(found.arrays), "fingerprints": list(setup.fingerprints),
         "micro_batch": setup.micro_batch, "excluded": [[i, j, why] for (i, j), why in found.failed.items()],
-        "notes": [*dict.fromkeys([*found.reuse, *list_standing_notes(setup, chance), *found.notes])],
         "data": {name: dict(about) for name, about in setup.data.about.items()},
-        "versions": collect_versions(), "created": get_time(),
-        "command": " ".join(sys.argv),
     }
     if setup.scored is not None:
         readout = setup.scored.readout
         why = {"why": setup.scored.why} if setup.scored.why else {}
         meta["output"] = {"choice": readout.path, "kind": readout.kind.value, **why}
     meta |= {name: value for name, value in (("chance", chance), ("warning", setup.warning)) if value}
-    meta |= {name: dict(of) for name, of in (("ood", found.ood), ("nulls", found.nulls)) if of}
+    if found.ood:
+        meta["ood"] = dict(found.ood)
+    same = setup.self_stitching
+    return build_comparison(setup, found, list_standing_notes(setup, chance), meta, same,
+                            same or (source.sites == target.sites and source.shapes == target.shapes))
+
+
+def build_comparison(setup: SharedSetup, found: Findings, standing: Iterable[str], special: Mapping[str, Any],
+                     same: bool, alike: bool) -> Comparison:
+    """Return the comparison of networks or arrays, with the meta that both have and what is `special`.
+
+    `same` and `alike` say that the two sides are one, and that sites of one name are the same layer.
+    """
+    import pandas as pd
+
+    source, target, settings = setup.source, setup.target, setup.settings
+    table = pd.DataFrame(found.rows, columns=COLUMNS)
+    order = {name: k for k, name in enumerate(sort_measures(table["measure"]))}
+    table = table.sort_values("measure", key=lambda c: c.map(order), kind="stable", ignore_index=True)
+    key = {**setup.key, "seen": dict(found.seen)}
+    meta: dict[str, Any] = {
+        "key": shorten_key(key), "made_from": key, "stages": list(found.stages),
+        "computed": dict(found.computed), "seed": settings.seed, "n_fit": found.counts.get("n_fit"),
+        "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
+        "device": str(settings.torch_device),
+        "notes": join_memory_notes([*found.reuse, *standing, *found.notes]),
+        "versions": collect_versions(), "created": get_time(), "command": " ".join(sys.argv), **special}
+    if found.nulls:
+        meta["nulls"] = dict(found.nulls)
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]
     if own:
         meta["own_measures"] = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low,
                                  "high": m.high, "larger": m.larger_is_more_similar} for m in own]
-    same = setup.self_stitching
-    alike = same or (source.sites == target.sites and source.shapes == target.shapes)
     return Comparison(*setup.names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike,
                       table, dict(found.arrays), meta)
 
@@ -100,7 +113,7 @@ _STARTS = "taken over: ", "not taken over: "
 """Beginnings of the notes of this file, which a result that is taken over again loses."""
 
 
-def take_over(previous: Comparison, setup: Setup, standing: Iterable[str]) -> Findings:
+def take_over(previous: Comparison, setup: SharedSetup, standing: Iterable[str]) -> Findings:
     """Return the findings of an earlier result of the same comparison, with a note that says so.
 
     Data are read once more, to see that they are those of the earlier result. Findings on data that come
@@ -166,7 +179,7 @@ def _read_again(data: Batches, progress: Progress | None) -> SeenData:
     return data.seen
 
 
-def _choose_rounding(meta: Mapping[str, Any], setup: Setup) -> float:
+def _choose_rounding(meta: Mapping[str, Any], setup: SharedSetup) -> float:
     """Return how much outputs may differ; kernels of accelerators are chosen anew and round coarsely."""
     alike = meta.get("device") == str(setup.settings.torch_device) == "cpu"
     return ROUNDING if alike and setup.settings.forward == "float32" else OTHER_ROUNDING

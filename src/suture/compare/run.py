@@ -23,10 +23,11 @@ from suture.compare.fitting.task_loss import (
     measure_own_layers,
     train,
 )
-from suture.compare.kept_run import open_kept_run
+from suture.compare.kept_run import open_kept_run, report_checkpoints
 from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
 from suture.compare.result import assemble, list_standing_notes, take_over
 from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.scoring.example_rows import ExampleRows
 from suture.compare.scoring.scores import evaluate
 from suture.compare.settings import CompareOptions
 from suture.compare.setup import OTHER_ORDER, Setup, set_up
@@ -114,18 +115,11 @@ class _Run:
         with report_out_of_memory(f"the stage {stage}", "give fewer sites, indices of one alignment at a "
                                   "time, or another device"):
             new, before = run(), self.found.seen.get("test data")
-        self._report_checkpoints()
+        report_checkpoints(self.setup)
         seen = self._list_seen(stage)
         if before is not None and before != seen["test data"]:
             raise SutureError(OTHER_ORDER)
         self.found = self.found.add(replace(new, stages=[stage], computed={stage: get_time()}, seen=seen))
-
-    def _report_checkpoints(self) -> None:
-        notes, progress = self.setup.keeper.notes, self.setup.settings.progress
-        while notes:
-            note = notes.pop(0)
-            if progress is not None:
-                progress(note, 1, 1)
 
     def _list_seen(self, stage: str) -> dict[str, dict[str, Any]]:
         """Return what the passes have seen of the data; data that no pass saw in order are read for it."""
@@ -141,6 +135,11 @@ class _Run:
     def accumulators(self) -> Accumulators:
         """The accumulators after the pass over the data, which a continued run repeats only if needed."""
         return collect(self.setup)
+
+    @cached_property
+    def paired(self) -> ExampleRows:
+        """Rows of a few test examples, with the natural range of an earlier result if there is one."""
+        return ExampleRows(self.setup, self.found.ood.get("range"))
 
     @cached_property
     def matched(self) -> Fitted:
@@ -164,7 +163,8 @@ class _Run:
 
     def _evaluate(self, method: str, runs: Sequence[Fitted]) -> Findings:
         return evaluate(self.setup, method, runs, self.found.arrays,
-                        None if self.setup.detection is None else self.accumulators)
+                        *((None, None) if self.setup.detection is None
+                          else (self.accumulators, self.paired)))
 
 
 @takes(CompareOptions)
@@ -213,8 +213,7 @@ def dry_run(given: CompareOptions) -> DryRun:
 
 
 def _take_examples(batch: Batch, n: int) -> Batches:
-    one = next(iter(cut_batch(batch, n)))
-    return Batches([Batch(one.source, one.target, one.labels)])
+    return Batches([next(iter(cut_batch(batch, n)))])
 
 
 def paper(seed: int = 0) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from os import PathLike
@@ -34,7 +34,7 @@ from suture.compare.key import flatten_settings
 from suture.compare.scoring.nulls import NullOptions
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
-from suture.networks import Network, SiteName, SiteSpec, find_device
+from suture.networks import Network, SiteSpec, find_device
 from suture.numbers import METHOD_NAMES
 from suture.ood import DEFAULT_OOD, DETECTORS, OOD, as_batches
 from suture.representations import DEFAULT_RULE, AccumulatorSettings, AlignmentRule
@@ -267,8 +267,8 @@ class CompareOptions(Settings):
         "minute. The same call goes on from there. It is locked while the run writes to it.",
         )] = Field(default=None, kw_only=True)
     restart: Annotated[bool, Doc(
-        "Start anew: remove the earlier result in the folder and its checkpoints, also damaged ones, but no "
-        "other files.")] = Field(default=False, kw_only=True)
+        "Start anew: remove earlier checkpoints, and replace the earlier result, also a damaged one, when "
+        "the first stage is done. Other files stay.")] = Field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -276,25 +276,3 @@ class CompareOptions(Settings):
                "write save_to=")
         expect(self.save_to is None or self.previous is None, "save_to or previous", "both",
                "leave out previous, which save_to finds itself")
-
-
-@options
-class StitchOptions(FitSettings):
-    """Arguments of `suture.stitch`: two networks with a site each, data and settings of the fit."""
-
-    source: Annotated[Network, Doc("Network that gives the front.")]
-    source_site: Annotated[SiteName, Doc("Site in it.")]
-    target: Annotated[Network, Doc("Network that gives the tail; `source` for self-stitching.")]
-    target_site: Annotated[SiteName, Doc("Site in it.")]
-    data: Annotated[Any, Doc("Examples that the layer is fitted to, as for `suture.compare`.")]
-    method: Annotated[Method, Doc(
-        'Way of fitting: "dm" (direct matching, closed form) or "tlm" (by gradient, with the recipe `tlm`). '
-        '"tlm" with ``TaskRecipe(objective="match")`` is direct matching by gradient.',
-        )] = Field(default="dm", kw_only=True)
-
-    @property
-    def comparison(self) -> CompareOptions:
-        """The comparison of these two sites alone."""
-        shared: Mapping[str, Any] = {name: getattr(self, name) for name in FitSettings.__annotations__}
-        return CompareOptions(self.source, self.target, self.data, **shared, sites=[self.source_site],
-                              target_sites=[self.target_site], methods=[self.method], indices=(), ood=None)

@@ -10,14 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from suture._base import (
-    NO_KEEPER,
-    Keeper,
-    SutureError,
-    check_free_memory,
-    expect,
-    summarise_error,
-)
+from suture._base import NO_KEEPER, Keeper, SutureError, expect, summarise_error
 from suture.compare.key import (
     Key,
     describe_network,
@@ -33,6 +26,7 @@ from suture.compare.opened_data import (
     open_data,
     spread_examples,
 )
+from suture.compare.records import SharedSetup, Sited
 from suture.compare.scoring.chance import check_training_labels
 from suture.compare.scoring.nulls import check_labels
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
@@ -48,7 +42,7 @@ from suture.networks import (
     take_first,
 )
 from suture.ood import Detection
-from suture.representations import Accumulators, Alignment, Cell, Kind
+from suture.representations import Alignment, Cell, Kind
 from suture.stitching import (
     ScoredOutput,
     StitchingLayer,
@@ -61,7 +55,7 @@ OTHER_ORDER = ("the test data came in another order than in the pass before, or 
 
 
 @dataclass(frozen=True)
-class Setup:
+class Setup(SharedSetup):
     """The input of all stages of one comparison.
 
     Attributes:
@@ -105,16 +99,6 @@ class Setup:
     def task(self) -> Task:
         return Task(self.settings.task)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Numbers of source and target sites."""
-        return len(self.source.sites), len(self.target.sites)
-
-    @property
-    def cells(self) -> list[Cell]:
-        """All cells, row by row."""
-        return list(product(range(self.shape[0]), range(self.shape[1])))
-
     def make_layer(self, cell: Cell) -> StitchingLayer:
         """Return the layer of a cell, not fitted."""
         i, j = cell
@@ -127,11 +111,6 @@ class Setup:
         shape, settings = self.target.shapes[j], self.settings
         return StitchingLayer(Alignment(shape, shape, settings.alignment), settings.affine_family,
                               relu=settings.relu)
-
-    def make_accumulators(self) -> Accumulators:
-        """Return the empty accumulators of all cells."""
-        return Accumulators(self.source.shapes, self.target.shapes, self.settings.accumulator_settings,
-                            self.settings.alignment, same=self.source is self.target)
 
 
 def set_up(given: CompareOptions) -> Setup:
@@ -170,8 +149,7 @@ def set_up(given: CompareOptions) -> Setup:
                  _find_unfit(a, b, settings), scored,
                  target is source or (prints[0] == prints[1] and type(source) is type(target)),
                  target is source and first.source is first.target)
-    check_free_memory(made.make_accumulators().nbytes_planned, device, "the sums of all cells",
-                      "give fewer sites, jackknife=0, or indices of one alignment at a time")
+    made.check_memory("give fewer sites, jackknife=0, or indices of one alignment at a time")
     if settings.method_names:
         _look_ahead(made, first)
         made = replace(made, warning=check_training_labels(made, first))
@@ -263,7 +241,7 @@ def report_network_errors(data: str, *kinds: type[Exception]) -> Iterator[None]:
                           "the first examples") from e
 
 
-def make_nan_error(network: SitedNetwork, k: int, batch: int, data: str) -> SutureError:
+def make_nan_error(network: Sited, k: int, batch: int, data: str) -> SutureError:
     """Make the error for NaN or inf at site `k` in a batch of the data."""
     return SutureError(f"NaN or inf at {network.name} site {str(network.sites[k])!r} in batch {batch} of the "
                        f"{data}; check inputs and weights, or leave this site out")

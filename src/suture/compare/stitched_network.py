@@ -1,4 +1,4 @@
-"""A single stitched network: fit, use, train, save and load it."""
+"""A single stitched network: use, train, save and load it."""
 
 from __future__ import annotations
 
@@ -25,18 +25,13 @@ from suture._base import (
     load_tensors,
     report_errors,
     save_tensors,
-    takes,
 )
-from suture.compare.fitting.moments import collect, match
-from suture.compare.fitting.task_loss import find_marks, measure_own_layers, train
 from suture.compare.invented_inputs import describe_inputs, invent_inputs
 from suture.compare.key import OTHER_ROUNDING, explain_outputs, sketch_outputs
 from suture.compare.opened_data import make_completion
-from suture.compare.records import Findings, decode_shape, encode_shape
+from suture.compare.records import decode_shape, encode_shape
 from suture.compare.scoring.chance import count_predictions, count_scored, describe_counts
 from suture.compare.scoring.evaluation import Evaluator
-from suture.compare.settings import StitchOptions
-from suture.compare.setup import set_up
 from suture.data import Batch, Batches, has_lists, move_batch, read_inputs
 from suture.networks import (
     Network,
@@ -52,7 +47,7 @@ from suture.networks import (
 )
 from suture.representations import Alignment, AlignmentRule
 from suture.results import describe_flaw
-from suture.stitching import Family, StitchingLayer, Task, explain_overfit, resolve_output
+from suture.stitching import Family, StitchingLayer, Task, resolve_output
 
 KINDS = "suture.stitch/2", "suture.stitch/1"
 
@@ -198,40 +193,6 @@ class StitchedNetwork(nn.Module):
         expect(place.suffix == ".safetensors", "a .safetensors file", repr(place.name),
                f"write {place.stem}.safetensors")
         save_tensors(place, KINDS[0], self.layer.state_dict(), about)
-
-
-@takes(StitchOptions)
-def stitch(given: StitchOptions) -> StitchedNetwork:
-    """Fit one stitching layer and return the stitched network.
-
-    >>> stitched = suture.stitch(a, "layer2.1", b, "layer3.0", train, method="tlm")
-    >>> stitched(images).argmax(1); stitched.save("stitched.safetensors")
-
-    Args:
-        {options}
-
-    Raises:
-        SutureError: bad input, a family that the widths do not allow, a loss that is not finite.
-    """
-    options = given.comparison
-    expect(given.method != "tlm" or given.recipe.seeds == 1, "one initialisation for one stitching layer",
-           f"seeds={given.recipe.seeds}", "write seeds=1, and seed= for another one")
-    setup = set_up(options)
-    accumulators = collect(setup)
-    matched = match(setup, accumulators)
-    fitted, marks = matched.fitted, {c: explain_overfit(m.residual, m.expected, None)
-                                     for c, m in matched.solutions.items()}
-    record: dict[str, Any] = {"method": given.method} | setup.settings.as_record(held_out=False)
-    if given.method == "tlm" and not fitted.failed:
-        training = train(setup, fitted)
-        fitted, own = training.fitted[0], measure_own_layers(setup, training, Findings())
-        record["loss"], marks = training.runs[0].curves.loss[0, 0], find_marks(setup, training, own)
-    record["mark"] = marks.get((0, 0), "")
-    layers, failed = fitted.make_layers(setup)
-    expect(not failed, "a layer that can be used", next(iter(failed.values()), ""))
-    return StitchedNetwork(given.source, given.target, (setup.source.sites[0], setup.target.sites[0]),
-                           layers[0, 0], next(iter(setup.data.fit)),
-                           allow_bypass=given.allow_bypass, device=setup.settings.torch_device, fit=record)
 
 
 @checked

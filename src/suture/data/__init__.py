@@ -4,6 +4,7 @@ from suture.data.auxiliary import TRAINING_KINDS as TRAINING_KINDS
 from suture.data.auxiliary import UNSEEN_KINDS as UNSEEN_KINDS
 from suture.data.auxiliary import find_input_kind as find_input_kind
 from suture.data.auxiliary import make_auxiliary as make_auxiliary
+from suture.data.auxiliary_kinds import Tokens as Tokens
 from suture.data.batch import Batch as Batch
 from suture.data.batch import Prepared as Prepared
 from suture.data.batch import Preprocessing as Preprocessing
@@ -21,9 +22,10 @@ from suture.data.image_preprocessing import ImagePreprocessing as ImagePreproces
 from suture.data.image_preprocessing import parse_preprocessing as parse_preprocessing
 from suture.data.indexed import can_shuffle as can_shuffle
 from suture.data.indexed import split_rows as split_rows
+from suture.data.kept_batches import EpochPosition as EpochPosition
 from suture.data.kept_batches import go_on as go_on
-from suture.data.kept_batches import go_on_in_epoch as go_on_in_epoch
 from suture.data.micro_batch import MicroBatch as MicroBatch
+from suture.data.micro_batch import join_memory_notes as join_memory_notes
 from suture.data.misplaced import describe_form as describe_form
 from suture.data.seen import SeenData as SeenData
 from suture.data.sources import is_spec as is_spec

@@ -12,6 +12,7 @@ from torch import Tensor
 from suture._base import (
     SutureError,
     convert_examples,
+    convert_parts,
     convert_tensors,
     count_examples,
     expect,
@@ -82,7 +83,15 @@ def cut_batch(batch: Batch, size: int) -> Iterator[Batch]:
 
         source = convert_examples(batch.source, n, cut)
         target = source if batch.target is batch.source else convert_examples(batch.target, n, cut)
-        yield Batch(source, target, None if batch.labels is None else batch.labels[rows])
+        yield Batch(source, target, None if batch.labels is None else batch.labels[rows],
+                    _cut_raw(batch.raw, n, cut), batch.remake)
+
+
+def _cut_raw(raw: Any, size: int, cut: Callable[[Any], Any]) -> Any:
+    """Cut raw examples: tensors, lists such as texts or images of several sizes, or columns of both."""
+    if isinstance(raw, Tensor | list) and not (isinstance(raw, Tensor) and not raw.ndim) and len(raw) == size:
+        return cut(raw)
+    return convert_parts(raw, lambda part: _cut_raw(part, size, cut))
 
 
 def drop_placeholders(batch: Batch) -> Batch:

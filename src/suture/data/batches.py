@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from copy import copy
 from functools import partial
 from itertools import count, zip_longest
 from typing import Any
@@ -13,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from suture._base import (
-    FOREIGN,
     SutureError,
     convert_tensors,
     expect,
@@ -24,7 +24,15 @@ from suture._base import (
 from suture.data.batch import Batch, Prepared, cut_batch, drop_placeholders, move_tensor
 from suture.data.collation import ExampleStream, collate
 from suture.data.forms import advise_graph, has_lists, read_batch, read_inputs, split_labels
-from suture.data.indexed import RowStream, explain_reading, find_rows, get_raw
+from suture.data.indexed import (
+    RowStream,
+    choose_rows,
+    find_rows,
+    get_raw,
+    pick_examples,
+    spread_rows,
+)
+from suture.data.loaders import count_loaded_examples, report_reading
 from suture.data.misplaced import refuse_no_data
 from suture.data.seen import TRIED, SeenData, SeenDigest, draws_other_examples, read_some
 from suture.data.sources.libraries import is_stream
@@ -124,11 +132,9 @@ class Batches:
 
     def count_examples(self) -> int | None:
         """Return the number of examples of a pass, or None where it is unknown."""
-        counted = self._stream.rows if isinstance(self._stream, RowStream) else getattr(
-            self._stream, "sampler", None)
-        if not isinstance(counted, Sized):
-            return None
-        return len(counted) if self._most is None else min(len(counted), self._most)
+        n = (len(self._stream.rows) if isinstance(self._stream, RowStream)
+             else count_loaded_examples(self._stream))
+        return n if n is None or self._most is None else min(n, self._most)
 
     def __iter__(self) -> Iterator[Batch]:
         if not self.watched:
@@ -147,6 +153,22 @@ class Batches:
         """
         return self._read(first)
 
+    def spread(self, n: int) -> list[Batch]:
+        """Return batches of at most `n` examples, evenly spread over the data.
+
+        The others are not read where suture can choose examples by number.
+        """
+        total = self.count_examples()
+        if total is None:
+            total = sum(batch.size for batch in self._read())
+        rows = spread_rows(total, n)
+        chosen = choose_rows(self._stream, rows)
+        if chosen is None:
+            return list(pick_examples(self._read(), rows))
+        few = copy(self)
+        few._stream, few.watched, few._most = chosen, False, None
+        return list(few._read())
+
     def read_again(self) -> SeenData:
         """Read all data of a `watched` stream, and return what was seen."""
         for _ in self:
@@ -163,7 +185,8 @@ class Batches:
         whole = self._stream
         if isinstance(whole, Paired):
             return whole.source._try_examples(), whole.target._try_examples()
-        items = whole.take(whole.rows[:TRIED]) if isinstance(whole, RowStream) else read_some(whole)
+        with report_reading(f"a few examples of {self.name}"):
+            items = whole.take(whole.rows[:TRIED]) if isinstance(whole, RowStream) else read_some(whole)
         if self._prepared is None:
             return items
         made = self._prepared.batch(*split_labels(items))
@@ -201,13 +224,9 @@ class Batches:
         """Yield what the loader yields; an error of the user's code names the batch."""
         reading = self._stream.iterate(first) if isinstance(self._stream, RowStream) else None
         for k in count(first):
-            try:
+            with report_reading(f"batch {k} of {self.name}"):
                 reading = iter(self._stream) if reading is None else reading
                 item = next(reading, _END)
-            except SutureError:
-                raise
-            except FOREIGN as e:
-                raise SutureError(f"reading batch {k} of {self.name} fails: {explain_reading(e)}") from e
             if item is _END:
                 return
             yield item

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, Subset
 
-from suture._base import expect, summarise_error
-from suture.data.batch import Prepared
+from suture._base import convert_examples, expect
+from suture.data.batch import Batch, Prepared
 from suture.data.forms import LABELS, convert_array
 from suture.data.sources.examples import Examples
 
 _ARRAYS = (Tensor, np.ndarray)
+NO_ROWS = torch.zeros(0, dtype=torch.int64)
 
 
 class RowStream:
@@ -49,19 +51,19 @@ def find_rows(data: Any) -> tuple[int, Callable[[Tensor], Any] | None] | None:
     """
     pair = getattr(data, "tensors", data)
     if isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(t, _ARRAYS) for t in pair):
-        inputs, labels = (convert_array(t) if isinstance(t, np.ndarray) else t for t in pair)
+        inputs, labels = pair
         # A list of two tensors could be two batches without labels, unless the second can only hold labels.
-        if isinstance(pair, tuple) or (labels.ndim == 1 < inputs.ndim and not labels.is_floating_point()):
+        if isinstance(pair, tuple) or (labels.ndim == 1 < inputs.ndim
+                                       and not _take_rows(labels, NO_ROWS).is_floating_point()):
             expect(inputs.ndim > 0 and labels.ndim > 0 and len(inputs) == len(labels),
                    f"as many labels as inputs {tuple(inputs.shape)}", f"labels {tuple(labels.shape)}")
-            return len(inputs), lambda rows: (inputs[rows], labels[rows])
+            return len(inputs), _make_taker([inputs, labels], tuple)
     if not isinstance(data, Sized):
         return None
     if isinstance(data, Examples):
         return len(data), data.take
     if isinstance(data, _ARRAYS) and data.ndim:
-        alone = convert_array(data) if isinstance(data, np.ndarray) else data
-        return len(alone), lambda rows: alone[rows]
+        return len(data), _make_taker([data], next)
     if isinstance(data, Mapping):
         return _find_column_rows(data)
     if isinstance(data, list) and _holds_examples(data):
@@ -78,8 +80,24 @@ def _find_column_rows(data: Mapping[str, Any]) -> tuple[int, Callable[[Tensor], 
     lengths = {len(v) for v in data.values()}
     expect(len(lengths) == 1, "tensors with one entry for each example", f"lengths {sorted(lengths)}",
            "give batches")
-    columns = {k: convert_array(v) if isinstance(v, np.ndarray) else v for k, v in data.items()}
-    return lengths.pop(), lambda rows: {k: v[rows] for k, v in columns.items()}
+    return lengths.pop(), _make_taker(data.values(), lambda taken: dict(zip(data, taken, strict=True)))
+
+
+def _make_taker(parts: Iterable[Any], join: Callable[[Iterator[Tensor]], Any]) -> Callable[[Tensor], Any]:
+    """Return a function from rows to these rows of tensors and arrays, joined in one item of a loader.
+
+    Raises:
+        SutureError: an array that does not hold numbers.
+    """
+    parts = list(parts)
+    for part in parts:
+        _take_rows(part, NO_ROWS)
+    return lambda rows: join(_take_rows(part, rows) for part in parts)
+
+
+def _take_rows(part: Any, rows: Tensor) -> Tensor:
+    # An array is converted row by row, because it may be larger than the memory (np.memmap).
+    return convert_array(part[rows.numpy()]) if isinstance(part, np.ndarray) else part[rows]
 
 
 def _holds_examples(data: list[Any]) -> bool:
@@ -91,17 +109,6 @@ def _holds_examples(data: list[Any]) -> bool:
     ids = first.get("input_ids")
     return ((label is not None and np.ndim(label) == 0)
             or (isinstance(ids, list) and bool(ids) and isinstance(ids[0], int)))
-
-
-def explain_reading(error: BaseException) -> str:
-    """Say in a line what went wrong in a user's Dataset or loader, and what to do."""
-    lines = str(error).splitlines()
-    # A worker process hands over the whole traceback, with the error at its end.
-    what = (lines[-1] if lines[:1] and lines[0].startswith("Caught ")
-            else f"{type(error).__name__}: {summarise_error(error)}")
-    if any(words in what for words in ("equal size", "batch must contain")):
-        return f"{what}; pad in collate_fn, or give the Dataset without a loader"
-    return f"{what}; correct the Dataset or the loader"
 
 
 def can_shuffle(data: Any) -> bool:
@@ -131,3 +138,46 @@ def split_rows(data: Any, share: float, seed: int) -> tuple[Tensor, Tensor] | No
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     last = min(n - 1, max(1, round(share * n)))
     return order[last:].sort().values, order[:last].sort().values
+
+
+def spread_rows(total: int, n: int) -> Tensor:
+    """Return the numbers of at most `n` of `total` examples, evenly spread."""
+    rows = torch.linspace(0, total - 1, min(n, total), dtype=torch.float64).round().long()
+    return torch.as_tensor(torch.unique(rows))
+
+
+def choose_rows(stream: Iterable[Any], rows: Tensor) -> Iterable[Any] | None:
+    """Return the stream of these examples alone, or None where they cannot be chosen by number."""
+    if isinstance(stream, RowStream):
+        return RowStream(stream.take, stream.rows[rows], stream.size, None)
+    known = (isinstance(stream, DataLoader) and isinstance(stream.sampler, SequentialSampler)
+             and not isinstance(stream.dataset, IterableDataset) and stream.batch_size is not None)
+    if not known:
+        return None
+    assert isinstance(stream, DataLoader)
+    return DataLoader(Subset(stream.dataset, rows.tolist()), batch_size=stream.batch_size,
+                      collate_fn=stream.collate_fn)
+
+
+def pick_examples(batches: Iterable[Batch], rows: Tensor) -> Iterator[Batch]:
+    """Yield the parts of the batches that hold the examples of these numbers."""
+    start, last = 0, int(rows[-1])
+    for batch in batches:
+        n = batch.size
+        own = rows[(rows >= start) & (rows < start + n)] - start
+        if len(own):
+            yield _take(batch, own)
+        start += n
+        if start > last:
+            return
+
+
+def _take(batch: Batch, rows: Tensor) -> Batch:
+    def pick(part: Any) -> Any:
+        return part[rows.to(part.device)] if isinstance(part, Tensor) else part[rows]
+
+    n = batch.size
+    source = convert_examples(batch.source, n, pick)
+    target = source if batch.target is batch.source else convert_examples(batch.target, n, pick)
+    return replace(batch, source=source, target=target, raw=None, remake=None,
+                   labels=None if batch.labels is None else pick(batch.labels))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from torch import Tensor
 
 from suture._base import KeptPass
 from suture.data.batch import Batch
@@ -28,12 +32,45 @@ def go_on(batches: Batches, kept: KeptPass) -> Iterator[tuple[int, Batch]]:
     kept.finish(marks.count, marks.get_mark)
 
 
-def go_on_in_epoch(batches: Batches, kept: KeptPass, first: int) -> Iterator[tuple[int, Batch]]:
-    """Yield the batches of an epoch after the first ones with their numbers, and keep the state after each.
+@dataclass(kw_only=True)
+class EpochPosition:
+    """Where a training stands, a part of what its checkpoint holds.
 
-    Data that come in another order do not matter to a training.
+    Attributes:
+        epoch: epoch that runs, from 0.
+        batch: number of its batches that are done.
+        order: state of the data's order at the start of this epoch; None before the first, and where suture
+            does not shuffle.
     """
-    yield from keep_between(_Marks(batches, kept, first), kept, first)
+
+    epoch: int = 0
+    batch: int = 0
+    order: Tensor | None = None
+
+    def read(self, stream: Iterable[Batch], kept: KeptPass) -> Iterator[tuple[int, Batch]]:
+        """Yield the rest of the epoch's batches in its order, with their numbers; keep the state after each.
+
+        Data that come in another order do not matter to a training.
+        """
+        if not isinstance(stream, Batches):
+            yield from islice(enumerate(stream), self.batch, None)
+            return
+        self.set_order(stream)
+        self._note_order(stream)
+        yield from keep_between(_Marks(stream, kept, self.batch), kept, self.batch)
+
+    def set_order(self, stream: Iterable[Batch]) -> None:
+        order = getattr(stream, "order", None)
+        if order is not None and self.order is not None:
+            order.set_state(self.order)
+
+    def end_epoch(self, stream: Iterable[Batch]) -> None:
+        self.epoch, self.batch = self.epoch + 1, 0
+        self._note_order(stream)
+
+    def _note_order(self, stream: Iterable[Batch]) -> None:
+        order = getattr(stream, "order", None)
+        self.order = None if order is None else order.get_state()
 
 
 def keep_between(marks: _Marks, kept: KeptPass, first: int) -> Iterator[tuple[int, Batch]]:

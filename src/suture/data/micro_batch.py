@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from suture.data.batch import Batch, cut_batch, move_batch
 
 T = TypeVar("T")
 _MORE_MEMORY = "use a device with more memory"
+_NOTE = re.compile(r"(memory ran out.*): networks ran on at most (\d+) examples at once")
 
 
 class MicroBatch:
@@ -89,6 +91,17 @@ class MicroBatch:
         self.most = tried // 2
         self.notes = [f"memory ran out{self._stage}: networks ran on at most {self.most} examples at once"]
         return None
+
+
+def join_memory_notes(notes: Iterable[str]) -> list[str]:
+    """Return notes in their order, without all but the smallest number where memory ran out in one place."""
+    least: dict[str, tuple[int, str]] = {}
+    for note in notes:
+        found = _NOTE.fullmatch(note)
+        place, most = (found[1], int(found[2])) if found else (note, 0)
+        if place not in least or most < least[place][0]:
+            least[place] = most, note
+    return [note for _, note in least.values()]
 
 
 def _move_and_work(piece: Batch, device: torch.device | None, work: Callable[[Batch], T]) -> tuple[Batch, T]:

@@ -172,6 +172,7 @@ class Streaming:
     def __init__(self, names: Names = "default", *, jackknife: Whole = 0, sample: Count = SAMPLE_ROWS,
                  seed: Seed = 0, nulls: Whole = 0, groups: Labels = None, within: Labels = None) -> None:
         self.requests = chosen(names)
+        expect(nulls >= 0, "a number of permutations as nulls", nulls, "write nulls=200")
         for r in self.requests:
             expect(r.alignment in (STITCH, WITHIN, "flatten"), "indices of two matrices as they are",
                    f"{r.name!r}", f"write {r.index.name!r}")

@@ -1,8 +1,7 @@
 """Intervals of indices from moments, by leaving out blocks of rows.
 
 This is the jackknife (Quenouille 1956; Tukey 1958; Shao and Tu 1995, 2.2). Only one pair without a block is
-in memory at a time, and all indices are computed on it. Its spectra are shared with the cells that have the
-same `Pair.spectra`.
+in memory at a time, and all indices are computed on it.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from suture.indices.entries import FOLDS
 from suture.numbers import MomentBlock, NumericalError, Pair, leave_out, merge_all, merge_blocks
 
 
-def add_intervals(values: Mapping[str, Value], indices: Mapping[str, Index], pair: Pair) -> dict[str, Value]:
-    """Add 95 % intervals to the values of indices on a pair whose blocks were kept apart.
+class Jackknife:
+    """Values of indices of one cell, and what they are without each block of examples.
 
     The interval of a smooth index is bias-corrected: its centre is B v - (B - 1) mean(v without each block).
     It may therefore not contain a value that is biased by few rows. Other indices have the value as centre,
@@ -27,21 +27,54 @@ def add_intervals(values: Mapping[str, Value], indices: Mapping[str, Index], pai
     quantile for B - 1 degrees of freedom. There is no interval if leaving out a block makes the index
     undefined or changes its `Index.regime`. If numbers without a result are the reason, the value's mark says
     so. The interval covers other examples of the same kind, not other seeds or trainings.
+
+    Args:
+        values: of the indices, by name.
+        pair: of all blocks.
+
+    Attributes:
+        state: the values, marked where there is no interval, and the numbers without each block so far.
     """
-    found = dict(values)
-    regimes = {name: _try_regime(index, pair) for name, index in indices.items() if not values[name].reason}
-    estimates: dict[str, list[float]] = {name: [] for name in regimes}
-    for left in _leave_out_each(pair, any(i.needs is Needs.BLOCKS for i in indices.values())):
-        for name in list(estimates):
-            value = indices[name](left)
-            if not value.reason and _try_regime(indices[name], left) == regimes[name]:
-                estimates[name].append(value.value)
+
+    def __init__(self, values: Mapping[str, Value], indices: Mapping[str, Index], pair: Pair) -> None:
+        self._indices = indices
+        self._regimes = {name: _try_regime(index, pair) for name, index in indices.items()
+                         if not values[name].reason}
+        self._values = dict(values)
+        self._left: dict[str, list[float]] = {name: [] for name in self._regimes}
+        self.state: dict[str, dict[str, Any]] = {"values": self._values, "left": self._left}
+
+    @property
+    def is_open(self) -> bool:
+        """False if no index can have an interval any more."""
+        return bool(self._left)
+
+    def add(self, pair: Pair) -> None:
+        """Add the pair without one block."""
+        for name in list(self._left):
+            index = self._indices[name]
+            value = index(pair)
+            if not value.reason and _try_regime(index, pair) == self._regimes[name]:
+                self._left[name].append(value.value)
                 continue
-            del estimates[name]
+            del self._left[name]
             if value.unsolved:
-                found[name] = _mark(found[name], f"no interval: {value.reason}")
-    return found | {name: _make_interval(found[name], indices[name].smooth, np.array(of))
-                    for name, of in estimates.items()}
+                self._values[name] = _mark(self._values[name], f"no interval: {value.reason}")
+
+    def compute_values(self) -> dict[str, Value]:
+        """Return the values with 95 % intervals, after the pair without each block was added."""
+        return self._values | {name: _make_interval(self._values[name], self._indices[name].smooth,
+                                                    np.array(left)) for name, left in self._left.items()}
+
+
+def add_intervals(values: Mapping[str, Value], indices: Mapping[str, Index], pair: Pair) -> dict[str, Value]:
+    """Add 95 % intervals to the values of indices on a pair whose blocks were kept apart (`Jackknife`)."""
+    jackknife = Jackknife(values, indices, pair)
+    for left in _leave_out_each(pair, any(i.needs is Needs.BLOCKS for i in indices.values())):
+        jackknife.add(left)
+        if not jackknife.is_open:
+            break
+    return jackknife.compute_values()
 
 
 def _try_regime(index: Index, pair: Pair) -> object:
@@ -82,16 +115,19 @@ def _leave_out_each(pair: Pair, folded: bool) -> Iterator[Pair]:
 
 
 def _merge_rests(blocks: Sequence[MomentBlock]) -> Iterator[MomentBlock]:
-    """Yield the merged blocks without each in turn, by two merges each; nothing is subtracted.
+    """Yield the merged blocks without each in turn; nothing is subtracted.
 
-    A subtraction would leave rounding where a column varies in the left-out block alone.
+    A subtraction would leave rounding where a column varies in the left-out block alone. The blocks outside
+    of a group are merged once for the group.
     """
-    after = [blocks[-1]]
-    for block in reversed(blocks[1:-1]):
-        after.append(block.merge(after[-1]))
-    before: list[MomentBlock] = []
-    for block in blocks:
-        rest = [*before, *after[-1:]]
-        yield merge_all(rest)
-        before = [merge_all([*before, block])]
-        del after[-1:]
+    size = choose_group_size(len(blocks))
+    for start in range(0, len(blocks), size):
+        group, outside = blocks[start:start + size], [*blocks[:start], *blocks[start + size:]]
+        others = [merge_all(outside)] if outside else []
+        for k in range(len(group)):
+            yield merge_all([*others, *group[:k], *group[k + 1:]])
+
+
+def choose_group_size(blocks: int) -> int:
+    """Choose the number of blocks that are left out with the same others merged: the root of all."""
+    return math.isqrt(max(0, blocks - 1)) + 1

@@ -15,6 +15,7 @@ from torch import Tensor
 from suture._base import Count, FilePath, Seed, SutureError, Whole, check_file, checked, expect, read_path
 from suture.indices.computation import Streaming
 from suture.indices.definition import Value
+from suture.indices.nulls.labels import Labels
 from suture.indices.requests import Names
 from suture.indices.row_sketch import RUNS, RowSketcher
 from suture.indices.saved_moments import save_moments
@@ -34,18 +35,19 @@ ArraySource = Annotated[Any, PlainValidator(_read_source)]
 
 
 @checked
-def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "default", *,
-                   jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
-                   save: FilePath | None = None) -> dict[str, Value]:
+def of_files(source: ArraySource, target: ArraySource, indices: Names = "default", *,
+             jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
+             nulls: Whole = 0, groups: Labels = None, within: Labels = None,
+             save: FilePath | None = None) -> dict[str, Value]:
     """Compute structural indices of two matrices with the same rows, from arrays or files.
 
-    >>> suture.compare_arrays("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
+    >>> indices.of_files("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
 
     Args:
         source, target: (n, p) and (n, q): an array or tensor, a ``.npy``, ``.npz`` or ``.safetensors`` file
             with one array, or a folder of such files. Both folders have the same file names, whose order is
             that of the rows. Files are read in pieces of `CHUNK_ROWS` rows, never unpickled.
-        indices, jackknife, sample, seed: see `suture.indices.of_matrices`.
+        indices, jackknife, sample, seed, nulls, groups, within: see `suture.indices.of_matrices`.
         save: ``.safetensors`` file for the moments, to be merged with those of other rows (`merged_moments`).
 
     Raises:
@@ -53,7 +55,8 @@ def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "d
     """
     if save is not None:
         check_file(save, ".safetensors")
-    streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed)
+    streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed, nulls=nulls, groups=groups,
+                          within=within)
     streaming.keeps_moments |= save is not None
     sketchers = [RowSketcher(length) for length in RUNS] if save is not None else []
     for x, y in _read_together(source, target):
@@ -104,14 +107,21 @@ def _describe(given: Any) -> str:
 
 def _open_array(given: Any) -> Any:
     """Open a matrix; a file is mapped or read, never unpickled."""
-    array = (_read_file(given) if isinstance(given, Path)
-             else given if isinstance(given, Tensor) else np.asarray(given))
+    try:
+        array = (open_array_file(given) if isinstance(given, Path)
+                 else given if isinstance(given, Tensor) else np.asarray(given))
+    except SutureError:
+        raise
+    except (ValueError, RuntimeError) as e:  # lists of several lengths, tensors that need a gradient
+        raise SutureError("expected a matrix (n, columns), got parts of several shapes; give one array, or "
+                          "several by name, {'name': array}") from e
     expect(array.ndim == 2, "a matrix (n, columns)", f"shape {tuple(array.shape)} in {_describe(given)}",
            "pool or flatten it first")
     return array
 
 
-def _read_file(path: Path) -> Any:
+def open_array_file(path: Path) -> Any:
+    """Map a ``.npy`` file, or read the one array of another file; nothing is unpickled."""
     expect(path.suffix in _ENDINGS and path.is_file(),
            f"a file of arrays ({', '.join(_ENDINGS)}) or a folder of them", f"{str(path)!r}")
     try:
@@ -120,6 +130,8 @@ def _read_file(path: Path) -> Any:
                 return opened.get_tensor(_find_single(path, list(opened.keys())))
         found = np.load(path, mmap_mode="r", allow_pickle=False)
         return found if isinstance(found, np.ndarray) else found[_find_single(path, found.files)]
+    except SutureError:
+        raise
     except (OSError, ValueError, SafetensorError, EOFError) as e:
         raise SutureError(f"expected an array in {str(path)!r}, got {type(e).__name__}: "
                           f"{e}; write it again") from e
@@ -127,5 +139,5 @@ def _read_file(path: Path) -> Any:
 
 def _find_single(path: Path, names: list[str]) -> str:
     expect(len(names) == 1, f"one array in {str(path)!r}", f"{len(names)}",
-           "write each into a file of its own")
+           "give all by name: numpy.load or safetensors.numpy.load_file")
     return names[0]

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
 from pydantic import PlainValidator
 
@@ -24,10 +24,6 @@ from suture.indices.definition import STITCH, TRANSFORMATIONS, Index, Needs, exp
 from suture.indices.entries import GROUPS, INDICES
 from suture.numbers import ALIGNMENTS, MEASURES, make_index_measure, register_measure
 
-Named = Union[str, Index, "Request", Callable[..., float]]
-"""A name, an `Index`, a `Request`, or a user's function of one `suture.numbers.Pair` or of two matrices."""
-Names = Annotated[Iterable[Named] | Named, PlainValidator(keep_parts)]
-"""One or several of them; what can be read only once is kept."""
 Invariances = Annotated[Iterable[str] | None, PlainValidator(keep_parts)]
 """Names of `TRANSFORMATIONS`."""
 
@@ -48,6 +44,12 @@ class Request:
     def key(self) -> str:
         """Name, with a hash of the content of a user's function: different functions have different keys."""
         return self.name if self.index.user is None else f"{self.name}#{hash_object(self.index.user).short}"
+
+
+Named = str | Index | Request | Callable[..., float]
+"""A name, an `Index`, a `Request`, or a user's function of one `suture.numbers.Pair` or of two matrices."""
+Names = Annotated[Iterable[Named] | Named, PlainValidator(keep_parts)]
+"""One or several of them; what can be read only once is kept."""
 
 
 @checked

@@ -11,7 +11,11 @@ from torch import nn
 
 from suture._base import FOREIGN, ExampleList, SutureError, convert_examples, convert_tensors, note_owner
 from suture.data import Columns
-from suture.networks.wrappers.eager_passes import count_all_changes, run_eagerly
+from suture.networks.wrappers.eager_passes import (
+    count_all_changes,
+    make_changeable,
+    run_eagerly,
+)
 
 _IDS, _MASK = "input_ids", "attention_mask"
 
@@ -20,7 +24,7 @@ def apply(network: nn.Module, inputs: Any) -> Any:
     """Call a network on a batch: one argument, a tuple of arguments or a mapping of keyword arguments."""
     try:
         with run_eagerly(), count_all_changes():
-            return _call(network, inputs)
+            return _call(network, make_changeable(inputs))
     except FOREIGN as error:  # no context manager, because exporters trace this function
         note_owner(error, f"the network {type(network).__name__}")
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import count
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from suture._base import SutureError, convert_tensors
 from suture.networks.arguments import apply
+from suture.networks.wrappers.eager_passes import count_changes
 from suture.numbers import to_double
 
 Handler = Callable[[nn.Module, tuple[Any, ...], Callable[[], Any]], Any]
@@ -170,7 +171,9 @@ def freeze(*networks: nn.Module) -> Iterator[None]:
         for b, before in moving:
             b.copy_(before)
         for p, flag in flags:
-            p.requires_grad_(flag)
+            # The flag of such a tensor can be set there only.
+            with torch.inference_mode() if p.is_inference() else nullcontext():
+                p.requires_grad_(flag)
 
 
 def disable_gradients() -> torch.no_grad:
@@ -270,7 +273,7 @@ def record(network: nn.Module, inputs: Any, visit: Callable[[Call], None] | None
         output = call.output = run()
         stack.pop()
         call.finished = next(ends)
-        call.versions = tuple(t._version for t in extract_tensors(output))
+        call.versions = tuple(count_changes(t) for t in extract_tensors(output))
         if visit is not None:
             visit(call)
             call.args, call.output = (), None
@@ -278,7 +281,7 @@ def record(network: nn.Module, inputs: Any, visit: Callable[[Call], None] | None
 
     with intercept_calls((m for m in paths if m is not network), handler):
         root.output = apply(network, inputs)
-    root.versions = tuple(t._version for t in extract_tensors(root.output))
+    root.versions = tuple(count_changes(t) for t in extract_tensors(root.output))
     if visit is not None:
         visit(root)
     return root

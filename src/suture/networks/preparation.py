@@ -43,6 +43,8 @@ GPU_BUDGET = 2 * 2**30
 """Bytes allowed for a micro-batch's largest activation; a CPU's should fit the cache (benchmarks/grid.py)."""
 _SHOWN = 4
 """Number of shapes that a message names."""
+_ALONE = 2, 4
+"""Numbers of first examples that a network must run on alone."""
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -116,7 +118,7 @@ def report_failure(what: str, network: nn.Module, whole: Any, name: str, instead
     except SutureError:
         raise
     except Exception as e:
-        if _runs(network, whole):
+        if _runs(network, whole) and not all(_runs(network, take_first(whole, n)) for n in _ALONE):
             advice = advise_graph(whole) or "; give a network that treats each example alone"
             raise SutureError(f"the {name} runs on a whole batch of {count_examples(whole)}, but not on some "
                               f"of its examples alone{advice}") from e

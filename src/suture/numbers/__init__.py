@@ -9,6 +9,12 @@ from suture.numbers.factorisations import qr as qr
 from suture.numbers.factorisations import svd as svd
 from suture.numbers.factorisations import svdvals as svdvals
 from suture.numbers.frechet_distance import frechet as frechet
+from suture.numbers.frechet_of_rows import RowMoments as RowMoments
+from suture.numbers.frechet_of_rows import estimate_frechet as estimate_frechet
+from suture.numbers.informational_residual import InformationalResidual as InformationalResidual
+from suture.numbers.informational_residual import (
+    estimate_informational_residual as estimate_informational_residual,
+)
 from suture.numbers.intervals import CHANCE_LEVEL as CHANCE_LEVEL
 from suture.numbers.intervals import Difference as Difference
 from suture.numbers.intervals import Estimate as Estimate
@@ -34,12 +40,15 @@ from suture.numbers.measures import make_index_measure as make_index_measure
 from suture.numbers.measures import register_measure as register_measure
 from suture.numbers.measures import sort_measures as sort_measures
 from suture.numbers.moments import Cross as Cross
+from suture.numbers.moments import MomentBlock as MomentBlock
 from suture.numbers.moments import Moments as Moments
-from suture.numbers.moments import ShiftedSums as ShiftedSums
 from suture.numbers.moments import Side as Side
+from suture.numbers.moments import UnitRowSums as UnitRowSums
 from suture.numbers.moments import leave_out as leave_out
 from suture.numbers.moments import merge_all as merge_all
 from suture.numbers.moments import merge_blocks as merge_blocks
+from suture.numbers.moments import standardise_rows as standardise_rows
+from suture.numbers.moments import sum_crosses as sum_crosses
 from suture.numbers.moments import to_double as to_double
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
@@ -70,12 +79,10 @@ from suture.numbers.sampling import ChosenRows as ChosenRows
 from suture.numbers.sampling import Reservoir as Reservoir
 from suture.numbers.sampling import choose_groups as choose_groups
 from suture.numbers.sampling import draw_uniform as draw_uniform
-from suture.numbers.spectra import MomentBlock as MomentBlock
+from suture.numbers.shifted_sums import ShiftedSums as ShiftedSums
 from suture.numbers.spectra import Pair as Pair
 from suture.numbers.spectra import Spectra as Spectra
 from suture.numbers.spectra import Spectrum as Spectrum
 from suture.numbers.spectra import compute_squared_error as compute_squared_error
 from suture.numbers.spectra import find_varying_columns as find_varying_columns
 from suture.numbers.spectra import solve_least_squares as solve_least_squares
-from suture.numbers.unit_rows import UnitRowSums as UnitRowSums
-from suture.numbers.unit_rows import standardise_rows as standardise_rows

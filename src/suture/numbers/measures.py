@@ -128,6 +128,19 @@ _OF_METHOD = {
         "sqrt(sum |o - t|² / sum |t|²) on test data, the relative error of the outputs o of the network "
         "stitched by {method}, t of the target network. For outputs that are no logits. Bootstrap over "
         "examples, paired.")),
+    "natural_distance": ("natural distance", 0, 2, False, False, (
+        "Squared Fréchet distance of representations stitched by {method} from the target's own ones, over "
+        "the outer radius of the natural range at this site: above 1 where label-preserving shifts of the "
+        "input move no representation so far while the network still works. Paired test examples; interval "
+        "by the delta method over examples. No upper limit.")),
+    "informational_residual": ("informational residual", 0, 1, False, False, (
+        "1 - max(0, r)², r the correlation of S and T on test data after the class means are taken out: S "
+        "stitched by {method}, T the target's own representation, class means from the fitting data. 1 where "
+        "S shares nothing but the class; bootstrap over examples, paired.")),
+    "strict_residual": ("strict residual", 0, 1, False, False, (
+        "sum |S - T|² / sum |T - T_c|² on test data: S stitched by {method}, T the target's own "
+        "representation, T_c its class mean on the fitting data. 1 where S is no better than the class mean; "
+        "bootstrap over examples, paired. No upper limit.")),
     "frechet": ("Fréchet", 0, 1, False, False, (
         f"{_FRECHET}squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was "
         "fitted to, in units of T's total variance: 0 where the two agree; the sum of the three parts beside "
@@ -143,12 +156,14 @@ _OF_METHOD = {
         "directions. No upper limit.")),
 }
 """Measures of each cell by each method: label, colour limits, direction, functional or not, words."""
+_UNJUDGED = {"natural_distance", "informational_residual", "strict_residual", "frechet", "frechet_shift",
+             "frechet_shrinkage", "frechet_rotation"}
 
 
 def _make_method_measures(method: str) -> list[Measure]:
     tag, words = method.upper(), METHOD_NAMES[method]
     return [Measure(f"{method}.{name}", f"{tag} {label}", low, high, larger, functional,
-                    about.format(method=words), judged=not name.startswith("frechet"))
+                    about.format(method=words), judged=name not in _UNJUDGED)
             for name, (label, low, high, larger, functional, about) in _OF_METHOD.items()]
 
 

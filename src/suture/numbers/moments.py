@@ -1,4 +1,4 @@
-"""Second moments of a pair of matrices, and the accumulator for one matrix.
+"""Second moments of a pair of matrices, and how those of disjoint rows are merged.
 
 Linear CKA, every CCA, Procrustes, regression and direct matching are functions of these sums. So one pass
 over the data (`suture.numbers.pair_moments`) serves them all, and memory does not grow with the examples.
@@ -7,14 +7,13 @@ over the data (`suture.numbers.pair_moments`) serves them all, and memory does n
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import reduce
+from dataclasses import dataclass
 from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
-from suture._base import check_finite, exact_products, expect
+from suture._base import check_finite, expect
 
 
 def to_double(value: Tensor) -> Tensor:
@@ -23,15 +22,16 @@ def to_double(value: Tensor) -> Tensor:
 
 
 class _Mergeable(Protocol):
-    def merge(self, other: Self, /) -> Self: ...
+    def merge(self, *others: Self) -> Self: ...
 
 
 M = TypeVar("M", bound=_Mergeable)
 
 
 def merge_all(blocks: Iterable[M]) -> M:
-    """Merge at least one block, from left to right."""
-    return reduce(lambda a, b: a.merge(b), blocks)
+    """Merge at least one block."""
+    first, *others = blocks
+    return first.merge(*others) if others else first
 
 
 def merge_blocks(blocks: Sequence[M], most: int) -> list[M]:
@@ -60,21 +60,14 @@ class Side:
 
     def shift_to(self, shift: Tensor) -> Side:
         """Return the same sums about another shift, by exact algebra without a pass over the data."""
-        d, n, t, g = shift - self.shift, self.n, self.total, self.gram
-        dd, dt, k = d @ d, d @ t, torch.trace(self.gram)
-        gd = g @ d
-        return Side(
-            n, shift, t - n * d,
-            g - torch.outer(t, d) - torch.outer(d, t) + n * torch.outer(d, d),
-            self.cubic - k * d - 2 * gd + 2 * dt * d + dd * t - n * dd * d,
-            self.quartic + 4 * d @ gd + n * dd**2 - 4 * d @ self.cubic + 2 * dd * k - 4 * dd * dt,
-        )
+        return _sum_sides([self], shift)
 
-    def add(self, other: Side) -> Side:
-        """Return the sums over the rows of both."""
-        o = other.shift_to(self.shift)
-        return Side(self.n + o.n, self.shift, self.total + o.total, self.gram + o.gram, self.cubic + o.cubic,
-                    self.quartic + o.quartic)
+    def merge(self, *others: Side) -> Side:
+        """Return the sums over the rows of all, about their mean."""
+        parts = (self, *others)
+        # Relative to the first shift, because the mean of a column that does not vary is then exact.
+        offsets = torch.stack([p.n * (p.shift - self.shift) + p.total for p in parts])
+        return _sum_sides(parts, self.shift + offsets.sum(0) / sum(p.n for p in parts))
 
     @property
     def mean(self) -> Tensor:
@@ -96,21 +89,7 @@ class Cross:
 
     def shift_to(self, x: Side, y: Side, shift_x: Tensor, shift_y: Tensor) -> Cross:
         """Return the same sums about other shifts; `x` and `y` are the sides about their present shifts."""
-        n, dx, dy = x.n, shift_x - x.shift, shift_y - y.shift
-        k, m, kx, ky = torch.trace(x.gram), torch.trace(y.gram), dx @ dx, dy @ dy
-        xt, yt, xy = dx @ x.total, dy @ y.total, self.xy
-        return Cross(
-            xy - torch.outer(x.total, dy) - torch.outer(dx, y.total) + n * torch.outer(dx, dy),
-            self.x_yy - m * dx - 2 * xy @ dy + 2 * yt * dx + ky * x.total - n * ky * dx,
-            self.xx_y - k * dy - 2 * xy.T @ dx + 2 * xt * dy + kx * y.total - n * kx * dy,
-            self.xx_yy - 2 * self.xx_y @ dy + ky * k - 2 * self.x_yy @ dx + 4 * dx @ xy @ dy
-            - 2 * ky * xt + kx * m - 2 * kx * yt + n * kx * ky,
-        )
-
-    def add(self, other: Cross) -> Cross:
-        """Add the sums of two parts; both must be about the same shifts."""
-        return Cross(self.xy + other.xy, self.x_yy + other.x_yy, self.xx_y + other.xx_y,
-                     self.xx_yy + other.xx_yy)
+        return sum_crosses([Moments(x, y, self)], shift_x, shift_y)
 
 
 @dataclass(frozen=True)
@@ -147,15 +126,19 @@ class Moments:
 
     def centre(self) -> Moments:
         """Return the same moments about the means."""
-        mx, my = self.x.mean, self.y.mean
-        return replace(self, x=self.x.shift_to(mx), y=self.y.shift_to(my),
-                       cross=self.cross.shift_to(self.x, self.y, mx, my))
+        return self.merge()
 
-    def merge(self, other: Moments) -> Moments:
-        """Return the moments of the rows of both."""
-        cross = self.cross.add(other.cross.shift_to(other.x, other.y, self.x.shift, self.y.shift))
-        precision = min(self.precision, other.precision, key=lambda d: torch.finfo(d).bits)
-        return Moments(self.x.add(other.x), self.y.add(other.y), cross, precision).centre()
+    def merge(self, *others: Moments) -> Moments:
+        """Return the moments of the rows of all, about their means."""
+        parts = (self, *others)
+        x, y = self.x.merge(*(p.x for p in others)), self.y.merge(*(p.y for p in others))
+        precision = min((p.precision for p in parts), key=lambda d: torch.finfo(d).bits)
+        return Moments(x, y, sum_crosses(parts, x.shift, y.shift), precision)
+
+    def turn(self) -> Moments:
+        """Return the moments with source and target in each other's place."""
+        c = self.cross
+        return Moments(self.y, self.x, Cross(c.xy.T, c.xx_y, c.x_yy, c.xx_yy), self.precision)
 
     @property
     def n(self) -> int:
@@ -178,104 +161,125 @@ class Moments:
         return self.cross.xy
 
 
-def compute_shift(rows: Tensor, mask: Tensor | None, precision: torch.dtype) -> Tensor:
-    """Compute the mean (F,) of rows (..., F), rounded to `precision`, in float64.
+@dataclass(frozen=True)
+class UnitRowSums:
+    """Sums of `n` rows at unit length: `total` (p,) of x / |x| in float64, and the number of zero rows."""
 
-    `mask` (...) is False at padding tokens. The mean of padding alone is 0.
+    n: int
+    total: Tensor
+    zeros: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> UnitRowSums:
+        """Compute the sums of the unit rows of a matrix (n, p)."""
+        norms = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        units = to_double(torch.where(norms > 0, x / norms, 0.0))
+        return cls(len(x), units.sum(0), int((norms == 0).sum()))
+
+    def merge(self, *others: UnitRowSums) -> UnitRowSums:
+        """Return the sums of the rows of all."""
+        parts = (self, *others)
+        return UnitRowSums(sum(p.n for p in parts), torch.stack([p.total for p in parts]).sum(0),
+                           sum(p.zeros for p in parts))
+
+
+def standardise_rows(x: Tensor) -> Tensor:
+    """Scale the rows of `x` (n, p) to mean 0 and length 1; rows that vary by rounding only become zeros."""
+    mean = x.mean(1, keepdim=True)
+    rest = x - mean
+    floor = 8 * torch.finfo(x.dtype).eps * mean.abs() * x.shape[1] ** 0.5
+    norms = torch.linalg.vector_norm(rest, dim=1, keepdim=True)
+    return torch.where(norms > floor, rest / norms, 0.0)
+
+
+@dataclass(frozen=True)
+class MomentBlock:
+    """Moments that one block of examples adds to a pair.
+
+    `unit` has the sums of both sides' rows at unit length, `standard` the moments after `standardise_rows`.
     """
-    mean = (rows.mean(tuple(range(rows.ndim - 1))) if mask is None
-            else rows[mask].sum(0) / max(1, int(mask.sum())))
-    return to_double(mean.to(precision))
+
+    moments: Moments
+    unit: tuple[UnitRowSums, UnitRowSums] | None = None
+    standard: Moments | None = None
+
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, *, units: bool) -> MomentBlock:
+        """Compute the moments of rows (n, p) and (n, q); with `units`, those of rows at unit length too."""
+        if not units:
+            return cls(Moments.of(x, y))
+        x, y = to_double(x), to_double(y)
+        return cls(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
+                   Moments.of(standardise_rows(x), standardise_rows(y)))
+
+    def merge(self, *others: MomentBlock) -> MomentBlock:
+        """Return the block of the rows of all."""
+        units = [b.unit for b in (self, *others) if b.unit]
+        standard = [b.standard for b in (self, *others) if b.standard]
+        alike = len(others) + 1
+        return MomentBlock(
+            self.moments.merge(*(b.moments for b in others)),
+            (merge_all(u for u, _ in units), merge_all(u for _, u in units)) if len(units) == alike else None,
+            merge_all(standard) if len(standard) == alike else None)
+
+    def turn(self) -> MomentBlock:
+        """Return the block with source and target in each other's place."""
+        return MomentBlock(self.moments.turn(), None if self.unit is None else self.unit[::-1],
+                           None if self.standard is None else self.standard.turn())
 
 
-class ShiftedSums:
-    """Sums of rows, by class, about the mean of the first batch, accumulated batch by batch.
+def _add_up(matrices: Iterable[Tensor]) -> Tensor:
+    first, *others = matrices
+    total = first.clone()
+    for m in others:
+        total += m
+    return total
 
-    Subtracting the mean of the first batch keeps the digits of data with a large mean. Products are computed
-    in `precision` on the device of the rows and added up in float64 on the CPU, where all sums and the shift
-    are kept. Batches make no difference beyond rounding.
 
-    Args:
-        width: number of columns F. Default: that of the first batch.
-        precision: dtype of the products.
-        pairs: sum the products of all pairs of columns. False: their squares alone.
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply rows with rows: the products (B,) of matrices (B, p)."""
+    return (a * b).sum(1)
 
-    Attributes:
-        counts: (K,) number of rows of each class, in order of appearance.
-        totals: (K, F) sum of the rows of each class, about `shift`.
-        gram: (F, F) sum of x x' over all rows, about `shift`; (F,) sum of squares without `pairs`.
-        shift: (F,).
-    """
 
-    def __init__(self, width: int = 0, precision: torch.dtype = torch.float32, *, pairs: bool = True) -> None:
-        self.precision, self._pairs = precision, pairs
-        self._numbers: dict[int, int] = {}
-        self._allocate(width)
+def _stack(parts: Sequence[Side], shift: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return numbers of rows (B, 1), traces (B, 1), totals (B, p) and the way (B, p) to a new shift."""
+    totals = torch.stack([p.total for p in parts])
+    n = totals.new_tensor([[p.n] for p in parts])
+    traces = torch.stack([torch.trace(p.gram) for p in parts])[:, None]
+    return n, traces, totals, shift - torch.stack([p.shift for p in parts])
 
-    def _allocate(self, width: int) -> None:
-        self.counts = torch.zeros(0, dtype=torch.float64)
-        self.totals = torch.zeros(0, width, dtype=torch.float64)
-        self.gram = torch.zeros((width, width) if self._pairs else width, dtype=torch.float64)
-        self.shift = torch.zeros(width, dtype=torch.float64)
 
-    @property
-    def n(self) -> int:
-        """Number of rows."""
-        return int(self.counts.sum())
+def _sum_sides(parts: Sequence[Side], shift: Tensor) -> Side:
+    """Return the sums over the rows of all parts about one shift."""
+    # With x - d for x, sums of products of x become these polynomials in d, part by part.
+    n, k, t, d = _stack(parts, shift)
+    gd = torch.stack([p.gram @ way for p, way in zip(parts, d, strict=True)])
+    cubic, quartic = (torch.stack([getattr(p, name) for p in parts]) for name in ("cubic", "quartic"))
+    dd, dt = _dot(d, d)[:, None], _dot(d, t)[:, None]
+    edge = (t - n * d / 2).T @ d
+    gram = _add_up(p.gram for p in parts)
+    gram -= edge + edge.T
+    return Side(
+        sum(p.n for p in parts), shift, (t - n * d).sum(0), gram,
+        (cubic - k * d - 2 * gd + 2 * dt * d + dd * t - n * dd * d).sum(0),
+        (quartic + 4 * _dot(d, gd) + (n * dd**2 + 2 * dd * k - 4 * dd * dt)[:, 0]
+         - 4 * _dot(d, cubic)).sum())
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the sums, of one class before there are any."""
-        return 8 * max(1, len(self.counts)) * (1 + len(self.shift)) + self.gram.nbytes
 
-    @torch.no_grad()
-    @exact_products()
-    def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
-        """Add a batch of rows (N, F), or (N, P, F) with P rows for each of N examples.
-
-        `classes` (N,) are any integers; None means one class. `mask` (N, P) is False at padding tokens.
-        """
-        if not len(rows) or (mask is not None and not bool(mask.any())):
-            return
-        if not self.n:
-            self._allocate(rows.shape[-1])
-            self.shift = compute_shift(rows, mask, self.precision).cpu()
-        rows = rows[:, None] if rows.ndim == 2 else rows
-        centred = rows.to(self.precision) - self.shift.to(rows.device, self.precision)
-        if mask is not None:
-            centred = centred.masked_fill(~mask[..., None], 0)
-        flat = centred.flatten(0, 1)
-        products = flat.T @ flat if self._pairs else flat.square().sum(0)
-        self.gram = self.gram + to_double(products).cpu()
-        each = torch.full((len(rows),), rows.shape[1]) if mask is None else mask.sum(1).cpu()
-        totals = to_double(centred.sum(1)).cpu()
-        if classes is None:
-            self._add_classes([0], each.double().sum()[None], totals.sum(0, keepdim=True))
-        else:
-            self._add_classes(classes.tolist(), each.double(), totals)
-
-    def _add_classes(self, classes: list[int], counts: Tensor, totals: Tensor) -> None:
-        index = torch.tensor([self._numbers.setdefault(c, len(self._numbers)) for c in classes])
-        more = len(self._numbers) - len(self.counts)
-        self.counts = torch.cat([self.counts, counts.new_zeros(more)]).index_add(0, index, counts)
-        self.totals = torch.cat([self.totals, totals.new_zeros(more, totals.shape[1])]).index_add(
-            0, index, totals)
-
-    def get_side(self) -> Side:
-        """Return the sums of all rows about their mean; third and fourth order are nan."""
-        nan = torch.tensor(torch.nan, dtype=torch.float64)
-        side = Side(self.n, self.shift, self.totals.sum(0), self.gram, nan.expand(len(self.shift)), nan)
-        return side.shift_to(side.mean)
-
-    def compute_within(self) -> tuple[Tensor, Tensor]:
-        """Return the means (K, F) of the classes, and the covariance about them as `compute_overall`."""
-        return self._describe(self.totals, self.counts[:, None])
-
-    def compute_overall(self) -> tuple[Tensor, Tensor]:
-        """Return the mean (1, F) of all rows, and their covariance (F, F), or variances (F,) (divisor n)."""
-        return self._describe(self.totals.sum(0, keepdim=True), self.counts.sum().view(1, 1))
-
-    def _describe(self, totals: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        means = totals / counts
-        explained = totals.T @ means if self._pairs else (totals * means).sum(0)
-        return means + self.shift, (self.gram - explained) / self.n
+def sum_crosses(parts: Sequence[Moments], shift_x: Tensor, shift_y: Tensor) -> Cross:
+    """Return the cross sums over the rows of all parts, which have shifts of their own, about one shift."""
+    n, k, tx, dx = _stack([p.x for p in parts], shift_x)
+    _, m, ty, dy = _stack([p.y for p in parts], shift_y)
+    kx, ky, xt, yt = (_dot(*pair)[:, None] for pair in ((dx, dx), (dy, dy), (dx, tx), (dy, ty)))
+    along_y = torch.stack([p.cross.xy @ way for p, way in zip(parts, dy, strict=True)])
+    along_x = torch.stack([way @ p.cross.xy for p, way in zip(parts, dx, strict=True)])
+    x_yy, xx_y, xx_yy = (torch.stack([getattr(p.cross, name) for p in parts])
+                         for name in ("x_yy", "xx_y", "xx_yy"))
+    xy = _add_up(p.cross.xy for p in parts)
+    xy -= (tx - n * dx).T @ dy + dx.T @ ty
+    return Cross(
+        xy,
+        (x_yy - m * dx - 2 * along_y + 2 * yt * dx + ky * tx - n * ky * dx).sum(0),
+        (xx_y - k * dy - 2 * along_x + 2 * xt * dy + kx * ty - n * kx * dy).sum(0),
+        (xx_yy - 2 * _dot(xx_y, dy) - 2 * _dot(x_yy, dx) + 4 * _dot(dx, along_y)
+         + (ky * k - 2 * ky * xt + kx * m - 2 * kx * yt + n * kx * ky)[:, 0]).sum())

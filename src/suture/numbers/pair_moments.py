@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from suture._base import SutureError, exact_products, expect
-from suture.numbers.moments import Cross, Moments, Side, compute_shift, to_double
+from suture.numbers.moments import Cross, Moments, Side, to_double
 from suture.numbers.resizing import Resizing
+from suture.numbers.shifted_sums import compute_shift
 
 
 class NonFiniteError(SutureError):
@@ -87,7 +88,7 @@ class PairMoments:
     """Moments of every cell of a comparison, accumulated batch by batch.
 
     Results do not depend on batch size or order, beyond rounding. Memory: 8 (sum of source widths) (sum of
-    target widths) bytes and the sides; no examples are kept.
+    target widths) bytes and the sides, half of it for one network; no examples are kept.
 
     Args:
         source_grids, target_grids: for each site a hashable that is equal for sites with the same positions.
@@ -101,7 +102,7 @@ class PairMoments:
             are nan.
     """
 
-    scratch = ("precision", "_buffers", "_masks", "_resizing", "_sources", "_targets", "_sides")
+    scratch = ("precision", "_buffers", "_masks", "_resizing", "_sources", "_targets")
     """Attributes that a checkpoint need not hold."""
 
     def __init__(self, source_grids: Sequence[Hashable], source_widths: Sequence[int],
@@ -117,7 +118,6 @@ class PairMoments:
         self._shifts: tuple[list[Tensor], list[Tensor]] = [], []
         self._sums: dict[tuple[Any, ...], Tensor] = {}
         self._rows: dict[Hashable, int] = {}
-        self._sides: dict[tuple[Any, ...], Side] = {}
         self.examples = 0
         """Number of examples seen."""
 
@@ -135,8 +135,11 @@ class PairMoments:
             if not self._same:
                 numbers += gt.squares + gt.width * (gt.buffer_width - gt.width)
             for gs in self._sources:
-                if (gs.grid, gt.grid) in self._resizing:
-                    numbers += gs.width * gt.buffer_width + (0 if self._same and gs is gt else gs.squares)
+                if self._same and gs is gt:
+                    numbers += sum((c.stop - c.start) * (gt.buffer_width - c.start)
+                                   for c in gt.columns.values())
+                elif (gs.grid, gt.grid) in self._resizing:
+                    numbers += gs.width * gt.buffer_width + gs.squares
         return 8 * numbers
 
     @torch.no_grad()
@@ -154,7 +157,6 @@ class PairMoments:
         Raises:
             NonFiniteError: NaN or inf in a tensor. Nothing is added then.
         """
-        self._sides.clear()
         self._masks = masks or {}
         targets = sources if self._same else targets
         if not self.examples:
@@ -217,17 +219,19 @@ class PairMoments:
 
     def _add(self, value: Tensor, *key: Any) -> None:
         """Accumulate in float64."""
-        value = to_double(value)
         if key in self._sums:
-            self._sums[key] += value
+            self._sums[key] += value.to(self._sums[key].device)
         else:
-            self._sums[key] = value.clone()  # value may be a view of another sum
+            self._sums[key] = to_double(value).clone()  # value may be a view of another sum
 
     def _add_pair_sums(self, gs: SiteGroup, small: Tensor, gt: SiteGroup, y: Tensor) -> None:
         r = self._resizing[gs.grid, gt.grid]
         rows = small.flatten(0, -2)
         if self._same and gs is gt:
-            self._add(_compute_gram(rows, gs.width), "xy", gs.grid, gt.grid)
+            # The products of a site with those before it are kept by them.
+            products = _compute_gram(rows, gs.width)
+            for i, c in gs.columns.items():
+                self._add(products[c, c.start:], "own", i)
             return
         self._add(rows[:, :gs.width].T @ r.apply_adjoint(y).flatten(0, -2), "xy", gs.grid, gt.grid)
         grown = r.apply_gram(small).flatten(0, -2)
@@ -248,33 +252,47 @@ class PairMoments:
         beside = y[..., gt.width:].flatten(1, -2).transpose(1, 2) @ y[..., :gt.width].flatten(1, -2)
         self._add(beside.sum(0).T, "y", gt.grid)
 
-    def _centre_side(self, side: Side, *key: Any) -> Side:
-        """Return the side about its mean, cached because one side serves many cells."""
-        if key not in self._sides:
-            self._sides[key] = side.shift_to(side.mean)
-        return self._sides[key]
+    def _find_own(self, g: SiteGroup, i: int, columns: slice) -> Tensor:
+        """Return the products of site `i` with columns of its group, in self-stitching."""
+        start = g.columns[i].start
+        if columns.start >= start:
+            return self._sums["own", i][:, columns.start - start:columns.stop - start]
+        first = next(k for k, c in g.columns.items() if c.start == columns.start)
+        return self._find_own(g, first, g.columns[i]).T
 
     def get_moments(self, source: int, target: int) -> Moments:
         """Return the moments of one cell about the means; before the first batch, raise `SutureError`."""
+        return self.get_sums(source, target).centre()
+
+    def count_rows(self, target: int) -> int:
+        """Count the rows of the cells of a target."""
+        return self._rows.get(self._find_group(self._targets, target).grid, 0)
+
+    @staticmethod
+    def _find_group(groups: list[SiteGroup], site: int) -> SiteGroup:
+        return next(g for g in groups if site in g.members)
+
+    def get_sums(self, source: int, target: int) -> Moments:
+        """Return views of the sums of one cell about its shifts, as `get_moments` does about the means."""
         expect(self.examples > 0, "at least one batch", "none", "call update first")
-        gs = next(g for g in self._sources if source in g.members)
-        gt = next(g for g in self._targets if target in g.members)
+        gs, gt = self._find_group(self._sources, source), self._find_group(self._targets, target)
         s, n, own = self._sums, self._rows[gt.grid], self._same and gs is gt
-        pair = s["xy", gs.grid, gt.grid]
-        beside = s["xy", gt.grid, gt.grid][:, gt.width:] if self._same else s["y", gt.grid]
         cx, cy = gs.columns[source], gt.columns[target]
+        after = slice(gt.width, gt.buffer_width)
+        pair = (self._find_own(gs, source, after) if own else s["xy", gs.grid, gt.grid][cx, gt.width:])
+        beside = self._find_own(gt, target, after) if self._same else s["y", gt.grid][cy]
         nan = pair.new_full((), float("nan"))
         each_x, each_y = nan.expand(cx.stop - cx.start), nan.expand(cy.stop - cy.start)
         x_high, y_high, c_high = [each_x, nan], [each_y, nan], [each_x, each_y, nan]
         if self._higher:
             norms, k = s["norms", gt.grid], self._count + gt.members.index(target)
-            x_high = [pair[cx, gt.width + source], norms[source, source]]
-            y_high = [beside[cy, k], norms[k, k]]
-            c_high = [pair[cx, gt.width + k], beside[cy, source], norms[source, k]]
-        x = Side(n, self._shifts[0][source].to(pair.device), pair[cx, gt.ones],
-                 pair[cx, cx] if own else s["xx", source, gt.grid], *x_high)
-        y = Side(n, self._shifts[1][target].to(pair.device), beside[cy, gt.beside - 1],
-                 s["xy", gt.grid, gt.grid][cy, cy] if self._same else s["yy", target], *y_high)
-        cross = Cross(pair[cx, cy], *c_high)
-        return Moments(self._centre_side(x, "x", source, gt.grid), self._centre_side(y, "y", target),
-                       cross.shift_to(x, y, x.mean, y.mean), self.precision)
+            x_high = [pair[:, source], norms[source, source]]
+            y_high = [beside[:, k], norms[k, k]]
+            c_high = [pair[:, k], beside[:, source], norms[source, k]]
+        last = gt.beside - 1
+        x = Side(n, self._shifts[0][source].to(pair.device), pair[:, last],
+                 self._find_own(gs, source, cx) if own else s["xx", source, gt.grid], *x_high)
+        y = Side(n, self._shifts[1][target].to(pair.device), beside[:, last],
+                 self._find_own(gt, target, cy) if self._same else s["yy", target], *y_high)
+        cross = Cross(self._find_own(gs, source, cy) if own else s["xy", gs.grid, gt.grid][cx, cy], *c_high)
+        return Moments(x, y, cross, self.precision)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from suture.numbers.factorisations import eigh, svd, svdvals
-from suture.numbers.moments import Moments, Side, to_double
+from suture.numbers.moments import MomentBlock, Moments, Side, UnitRowSums
 from suture.numbers.permutation_null import GramSums
-from suture.numbers.unit_rows import UnitRowSums, standardise_rows
 
 Key = tuple[Hashable, ...]
 
@@ -101,56 +101,32 @@ def compute_squared_error(weight: Tensor, bias: Tensor, moments: Moments) -> Ten
     return (weight * (weight @ m.sxx - 2 * m.sxy.T)).sum() + torch.trace(m.syy) + m.n * off @ off
 
 
-@dataclass(frozen=True)
-class MomentBlock:
-    """Moments that one block of examples adds to a pair.
-
-    `unit` has the sums of both sides' rows at unit length, `standard` the moments after `standardise_rows`.
-    """
-
-    moments: Moments
-    unit: tuple[UnitRowSums, UnitRowSums] | None = None
-    standard: Moments | None = None
-
-    @classmethod
-    def of(cls, x: Tensor, y: Tensor, *, units: bool) -> MomentBlock:
-        """Compute the moments of rows (n, p) and (n, q); with `units`, those of rows at unit length too."""
-        if not units:
-            return cls(Moments.of(x, y))
-        x, y = to_double(x), to_double(y)
-        return cls(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
-                   Moments.of(standardise_rows(x), standardise_rows(y)))
-
-    def merge(self, other: MomentBlock) -> MomentBlock:
-        """Return the block of the rows of both."""
-        unit = (self.unit[0].merge(other.unit[0]), self.unit[1].merge(other.unit[1])) if (
-            self.unit and other.unit) else None
-        standard = self.standard.merge(other.standard) if self.standard and other.standard else None
-        return MomentBlock(self.moments.merge(other.moments), unit, standard)
-
-
 class Spectra:
-    """Spectra by key, each computed when it is first asked for and kept, so that cells share their sides.
+    """Sides and their spectra by key, each computed when it is first asked for, so that cells share them.
 
     A key holds side, number and rows of a site, then what is left out of the rows. Several threads may ask. A
     spectrum that cannot be computed raises its error for each that asks.
     """
 
     def __init__(self) -> None:
-        self._found: dict[Key, Spectrum] = {}
+        self._found: dict[Key, Any] = {}
         self._locks: dict[Key, Lock] = {}
 
     def find(self, key: Key, side: Side, precision: torch.dtype) -> Spectrum:
         """Return the spectrum of `key`, which is that of `side` if it is not known yet."""
+        found: Spectrum = self._find(("spectrum", *key), lambda: Spectrum.of(side, precision))
+        return found
+
+    def find_side(self, key: Key, parts: Sequence[Side]) -> Side:
+        """Return the side of `key`, which merges `parts` if it is not known yet."""
+        found: Side = self._find(("side", *key), lambda: parts[0].merge(*parts[1:]))
+        return found
+
+    def _find(self, key: Key, compute: Callable[[], Any]) -> Any:
         with self._locks.setdefault(key, Lock()):
             if key not in self._found:
-                self._found[key] = Spectrum.of(side, precision)
+                self._found[key] = compute()
             return self._found[key]
-
-    def forget_parts(self, side: str, site: int) -> None:
-        """Forget the spectra of a site without some rows (`Pair.leave_out`, `Pair.find_outside`)."""
-        for key in [k for k in self._found if len(k) > 3 and k[:2] == (side, site)]:
-            del self._found[key]
 
 
 @dataclass(frozen=True)
@@ -164,6 +140,7 @@ class Pair:
         share: share of the rows that are independent. It is below 1 where an alignment repeats or
             interpolates the source's positions.
         spectra, keys: spectra that are shared with other cells, if any, and the keys of source and target.
+        turned: the pair with source and target in each other's place, whose factorisations are shared.
     """
 
     moments: Moments
@@ -173,6 +150,7 @@ class Pair:
     share: float = 1.0
     spectra: Spectra | None = None
     keys: tuple[Key, Key] = (("source",), ("target",))
+    turned: Pair | None = None
 
     @classmethod
     def of(cls, moments: Moments) -> Pair:
@@ -189,6 +167,12 @@ class Pair:
         x, y = self.keys
         return replace(self, moments=rest.moments, unit=rest.unit, standard=rest.standard,
                        blocks=tuple(blocks), keys=((*x, number), (*y, number)))
+
+    def turn(self) -> Pair:
+        """Return the pair with source and target in each other's place; the two share factorisations."""
+        found = MomentBlock(self.moments, self.unit, self.standard).turn()
+        return replace(self, moments=found.moments, unit=found.unit, standard=found.standard,
+                       blocks=tuple(b.turn() for b in self.blocks), keys=self.keys[::-1], turned=self)
 
     @cached_property
     def x(self) -> Spectrum:
@@ -258,17 +242,24 @@ class Pair:
     @cached_property
     def rotated(self) -> Tensor:
         """Cross scatter (rank x, rank y) of the principal directions of the two sides."""
+        if self.turned is not None:
+            return self.turned.rotated.T
         return self.loadings @ self.y.vectors
 
     @cached_property
     def canonical(self) -> tuple[Tensor, Tensor, Tensor]:
         """Canonical correlations: (U, correlations, V'), with U and V in whitened coordinates."""
+        if self.turned is not None:
+            u, s, vh = self.turned.canonical
+            return vh.T, s, u.T
         white = self.rotated / torch.outer(self.x.values.sqrt(), self.y.values.sqrt())
         return svd(white)
 
     @cached_property
     def nuclear(self) -> float:
         """Nuclear norm of the cross scatter: the largest trace that a rotation of one side can reach."""
+        if self.turned is not None:
+            return self.turned.nuclear
         return float(svdvals(self.moments.sxy).sum())
 
     @cached_property

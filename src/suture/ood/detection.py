@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product, repeat
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class Detection:
 
     Attributes:
         notes: sentences for the reader of the scores.
-        about: conventions, thresholds and quality of each detector at each site, after `describe_quality`.
+        about: conventions and quality of each detector at each site, after `describe_quality`.
     """
 
     ood: OOD
@@ -259,8 +259,8 @@ class Detection:
         arrays = {**arrays, **self.stack_auxiliary_scores()}
         quality = {name: [self._measure_quality(name, j, arrays, tested)
                           for j in range(len(self.target.sites))] for name in self._chosen}
-        self.about = {"verdict": self.ood.names[0], "thresholds": asdict(self.ood.thresholds), "quality":
-                      quality, "positive": "native representations; larger scores are more in-distribution",
+        self.about = {"quality": quality,
+                      "positive": "native representations; larger scores are more in-distribution",
                       **{k: v for k, v in self._auxiliary.about.items() if k != "training"}}
 
     def _measure_quality(self, name: str, j: int, arrays: Mapping[str, NDArray[Any]],

@@ -10,10 +10,11 @@ from typing import Annotated, Any
 from pydantic import Field, PlainValidator
 from typing_extensions import Doc
 
-from suture._base import Count, Real, expect, options
+from suture._base import Count, Real, expect, hash_object, options
 from suture.numbers import DETECTOR_NAME
 from suture.ood.detector import Detector
 from suture.ood.energy_classifier import EnergyRecipe
+from suture.ood.natural_range.shifts import Shift, check_shifts
 from suture.ood.table import (
     DEFAULT_DETECTORS,
     DETECTORS,
@@ -35,12 +36,6 @@ class Thresholds:
         "Smallest relative accuracy of a stitched network that works, in (0, 1]. Without labels it is the "
         "smallest agreement; without predictions, 1 - `works` is the largest relative error of the output.",
         )] = 0.8
-    out: Annotated[Real, Field(gt=0.5, le=1), Doc(
-        "Smallest two-sided AUROC of representations that are out of distribution, in (0.5, 1]. An AUROC of "
-        "1 - `out` or less counts too.")] = 0.8
-    quality: Annotated[Real, Field(ge=0.5, le=1), Doc(
-        "Smallest two-sided AUROC on auxiliary data of a detector whose verdict is proven, in "
-        "[0.5, 1].")] = 0.8
 
 
 def _check_own(own: Any) -> Mapping[str, OwnDetector]:
@@ -65,8 +60,8 @@ class OOD:
     """
 
     detectors: Annotated[Iterable[str] | str, PlainValidator(choose_detectors), Doc(
-        "Names of detectors (`suture.ood.DETECTORS`). The first one gives the verdict of a cell. Without "
-        "any, there are only Fréchet distances.")] = DEFAULT_DETECTORS
+        "Names of detectors (`suture.ood.DETECTORS`), whose scores stand beside the natural distance. `()`: "
+        "none.")] = DEFAULT_DETECTORS
     own: Annotated[Mapping[str, OwnDetector], PlainValidator(_check_own), Doc(
         "Your own detectors by name. Each is a `suture.ood.Detector`, a function from a batch of "
         "representations to (N,) scores, larger = more in-distribution, or a mapping from target sites to "
@@ -84,6 +79,12 @@ class OOD:
         'Recipe of the detector "energy". Default: `EnergyRecipe()`.')] = None
     store: Annotated[str | PathLike[str] | None, Doc(
         "Folder that keeps trained detectors. They are found again by what they were trained on.")] = None
+    shifts: Annotated[Mapping[str, Shift], PlainValidator(check_shifts), Doc(
+        "Your own label-preserving shifts by name: functions (inputs, severity, generator) that return "
+        "shifted inputs, for severities in (0, 1]. They make a natural range of their own, beside the one "
+        "of the built-in shifts.")] = field(default_factory=dict)
+    range_examples: Annotated[Count, Doc(
+        "Test examples, evenly spread, on which natural ranges and natural distances are measured.")] = 200
     thresholds: Annotated[Thresholds, Doc("Thresholds of the verdict (`suture.Thresholds`).")] = field(
         default_factory=Thresholds)
 
@@ -107,7 +108,8 @@ class OOD:
         trained = any(d.needs_auxiliary for d in self.list_detectors().values())
         return {"detectors": list(self.names),
                 "energy": asdict(self.choose_recipe(seed)) if trained else None,
-                "thresholds": asdict(self.thresholds),
+                "thresholds": asdict(self.thresholds), "range_examples": self.range_examples,
+                "shifts": {name: hash_object(shift).short for name, shift in self.shifts.items()},
                 "auxiliary": "made" if self.auxiliary is None else "given",
                 "unseen": "made" if self.unseen is None else "given", "most": self.most}
 

@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import islice
 
 import torch
 from torch import Tensor
 
-from suture._base import KeptPass
-from suture.data import Batch, Batches, go_on_in_epoch
+from suture.data import Batch, EpochPosition
 
 
-@dataclass
-class TrainingPosition:
-    """The epoch that runs, the number of its batches that are done, and the summed losses of its sites.
-
-    Attributes:
-        steps: batches of an epoch.
-        order: state of the data's order at the start of the epoch; None before the first, and where suture
-            does not shuffle.
+@dataclass(kw_only=True)
+class TrainingPosition(EpochPosition):
+    """The position of a training, with the batches of an epoch (`steps`) and the summed losses of its sites.
     """
 
-    epoch: int = 0
-    batch: int = 0
     steps: int = 0
     totals: dict[int, Tensor] = field(default_factory=dict)
-    order: Tensor | None = None
-
-    def read(self, stream: Iterable[Batch], kept: KeptPass) -> Iterator[tuple[int, Batch]]:
-        """Yield the rest of the epoch's batches in the epoch's order, with their numbers."""
-        if not isinstance(stream, Batches):
-            yield from islice(enumerate(stream), self.batch, None)
-            return
-        if stream.order is not None:
-            if self.order is not None:
-                stream.order.set_state(self.order)
-            self.order = stream.order.get_state()
-        yield from go_on_in_epoch(stream, kept, self.batch)
 
     def end_epoch(self, stream: Iterable[Batch]) -> None:
-        self.epoch, self.batch, self.totals = self.epoch + 1, 0, {}
-        order = stream.order if isinstance(stream, Batches) else None
-        self.order = None if order is None else order.get_state()
+        super().end_epoch(stream)
+        self.totals = {}
 
 
 class RandomRows:

@@ -6,11 +6,14 @@ from suture.representations.accumulators import Accumulators as Accumulators
 from suture.representations.aligned_moments import Cell as Cell
 from suture.representations.alignment import DEFAULT_RULE as DEFAULT_RULE
 from suture.representations.alignment import Alignment as Alignment
+from suture.representations.alignment import AlignmentError as AlignmentError
 from suture.representations.alignment import AlignmentRule as AlignmentRule
 from suture.representations.alignment import Part as Part
 from suture.representations.alignment import View as View
 from suture.representations.alignment import get_row_mask as get_row_mask
 from suture.representations.alignment import to_grid as to_grid
+from suture.representations.example_rows import count_rows as count_rows
+from suture.representations.example_rows import pick_rows as pick_rows
 from suture.representations.recognition import NO_CHANNELS as NO_CHANNELS
 from suture.representations.recognition import UNKNOWN as UNKNOWN
 from suture.representations.recognition import Evidence as Evidence

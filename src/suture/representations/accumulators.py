@@ -12,10 +12,11 @@ The statistics are moments, sampled rows and Gram matrices, in these alignments:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from suture._base import NO_KEEPER, Keeper, Progress, SutureError, expect
 from suture.indices import (
+    FOLDS,
     FROM_MOMENTS,
     STITCH,
     WITHIN,
@@ -35,9 +37,11 @@ from suture.indices import (
 )
 from suture.numbers import MomentBlock, Pair, ShiftedSums
 from suture.representations.accumulator_settings import AccumulatorSettings
-from suture.representations.aligned_moments import AlignedMoments, Cell, PooledMoments, find_shared_sequences
+from suture.representations.aligned_moments import AlignedMoments, Cell, find_shared_sequences
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule, View, get_row_mask, to_grid
+from suture.representations.left_out import CellIntervals, LeftOut
 from suture.representations.null_rows import NullRows
+from suture.representations.pooled_moments import PooledMoments
 from suture.representations.row_sample import RowSample
 from suture.representations.shapes import Kind, Shape
 from suture.representations.token_masks import Masks, TokenMasks, select_mask
@@ -170,21 +174,33 @@ class Accumulators:
         first, second = (None if m is None else m[kept] for m in (mask_x, mask_y))
         return [x[kept] for x in xs], [y[kept] for y in ys], first, second
 
-    def get_pair(self, i: int, j: int, alignment: str = STITCH) -> Pair:
-        """Return the moments of one cell in one alignment, with the moments of its blocks."""
+    @property
+    def tables(self) -> dict[str, AlignedMoments]:
+        """Moments by alignment, and ``"standard"`` those of standardised rows."""
+        found = {STITCH: self._stitch, "pool": self._pooled.wanted.get("plain"),
+                 "standard": self._pooled.wanted.get("standard")}
+        return {name: moments for name, moments in found.items() if moments is not None}
+
+    def get_pair(self, i: int, j: int, alignment: str = STITCH,
+                 left: Mapping[str, LeftOut] = MappingProxyType({})) -> Pair:
+        """Return the moments of one cell in one alignment; `left` says which block is left out.
+
+        If an index needs blocks, the rows are in `FOLDS` of them.
+        """
         self._pooled.flush()
-        moments = self.stitch if alignment == STITCH else self._pooled.wanted["plain"]
-        pair, folds = moments.get_pair(i, j), [MomentBlock(m) for m in moments.get_folds(i, j)]
+        moments, out = self.tables[alignment], left.get(alignment)
+        pair = (out or moments).get_pair(i, j)
         if (alignment != STITCH
             or all(s[k].kind is Kind.VECTOR for s, k in zip(self._shapes, (i, j), strict=True))):
-            pair, folds = self._pooled.add_unit_sums(pair, folds, i, j)
-        if self.settings.blocks == 1:
+            pair = self._pooled.add_unit_sums(pair, i, j, left.get("standard"))
+        if not self.settings.select_requests(alignment, Needs.BLOCKS):
             return pair
-        return replace(pair, blocks=tuple(folds))
+        folds = moments.get_folds(i, j, FOLDS, None if out is None else out.number)
+        return replace(pair, blocks=tuple(map(MomentBlock, folds)))
 
     def compute_values(self, i: int, j: int) -> dict[str, Value]:
         """Compute the requested indices of one cell by name, without those of the alignment ``paper``."""
-        return self._prepare_job(i, j, self.settings.requests)()
+        return self.compute_all_values([(i, j)])[i, j]
 
     def compute_all_values(self, cells: Sequence[Cell],
                            progress: Progress | None = None,
@@ -194,6 +210,7 @@ class Accumulators:
         LAPACK runs in one thread per cell, because more threads do not speed it up. The user's own functions
         run one at a time. `progress` is called as ``progress("indices", cells done, cells)``.
         """
+        self._pooled.flush()
         threads = torch.get_num_threads()
         known, own = ([r for r in self.settings.requests if bool(r.index.user) == users]
                       for users in (False, True))
@@ -203,10 +220,9 @@ class Accumulators:
             with (keeper.keep("indices", {"found": found}, "moments") as kept,
                   ThreadPoolExecutor(threads) as pool):
                 kept.fill()
-                # A few cells at a time, because each job holds the moments of its cell, and of its blocks.
-                step = threads if self.settings.jackknife else 4 * threads
-                for start in range(len(found), len(cells), step):
-                    some = cells[start:start + step]
+                # A few cells at a time, because each job holds the moments of its cell.
+                for start in range(len(found), len(cells), 4 * threads):
+                    some = cells[start:start + 4 * threads]
                     jobs = [self._prepare_job(*cell, known) for cell in some]
                     for cell, values in zip(some, pool.map(lambda job: job(), jobs), strict=True):
                         values |= self._prepare_job(*cell, own)()
@@ -214,20 +230,16 @@ class Accumulators:
                                        if r.name in values}
                         if progress:
                             progress("indices", len(found), len(cells))
-                    self._forget_parts({i for i, _ in some} - {i for i, _ in cells[start + step:]})
                     kept.step(len(found))
                 kept.finish(len(found))
+                if self.settings.jackknife:
+                    intervals = CellIntervals(self, found)
+                    intervals.run(pool, keeper, progress)
+                    for cell, values in intervals.compute_values().items():
+                        found[cell] |= values
         finally:
             torch.set_num_threads(threads)
-            self._forget_parts(*(range(len(side)) for side in self._shapes))
         return found
-
-    def _forget_parts(self, sources: Collection[int] = (), targets: Collection[int] = ()) -> None:
-        """Forget spectra without some rows, of sites whose cells are done."""
-        for moments in filter(None, (self._stitch, self._pooled.wanted.get("plain"))):
-            for side, sites in (("source", sources), ("target", targets)):
-                for k in sites:
-                    moments.spectra.forget_parts(side, k)
 
     def _prepare_job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
         """Return a function that computes indices of one cell from data looked up beforehand."""
@@ -247,7 +259,7 @@ class Accumulators:
         nulls = self._nulls.make_sources(i, j, requests)
         if WITHIN in nulls:
             data[WITHIN], nulls[WITHIN] = self._nulls.prepare_within(i, j)
-        work = partial(compute_indices, requests, data, intervals=self.settings.jackknife > 0, nulls=nulls)
+        work = partial(compute_indices, requests, data, nulls=nulls)
         return lambda: work() | missing
 
     def count_rows(self, i: int, j: int) -> Mapping[str, int]:
@@ -255,7 +267,7 @@ class Accumulators:
         self._pooled.flush()
         plain = self._pooled.wanted.get("plain")
         moments = {STITCH: (0 if self._stitch is None or (i, j) in self.unaligned
-                            else self._stitch.get_moments(i, j).n),
+                            else self._stitch.count_rows(i, j)),
                    "pool": 0 if plain is None else plain.examples, "flatten": self.examples,
                    WITHIN: self._nulls.count_classed()}
 

@@ -28,6 +28,10 @@ _DROPPED = {"keep": "map", "learn": "drop", "add": "drop", "only": "drop"}
 """Former values of `AlignmentRule.prefix`, each with the nearest present one."""
 
 
+class AlignmentError(SutureError):
+    """Error for two representations that cannot be aligned."""
+
+
 class View(Enum):
     """Choice of rows: all, tokens without the prefix, the prefix alone, or the mean without the prefix."""
 
@@ -43,14 +47,21 @@ def describe_positions(shape: Shape, view: View) -> tuple[str, int, int, int]:
         return "grid", 1, 1, 1
     if len(shape.size) > 1:
         return "grid", *_pad_size(shape.size)
+    patches_alone = view is View.GRID or (view is View.ALL and not shape.prefix)
+    if patches_alone and shape.grid and not shape.varies:
+        return "grid", *_pad_size(shape.grid)
+    kind, count = _name_tokens(shape, view)
+    # Tokens of another input sequence have another mask.
+    return f"{kind} {shape.sequence}" if shape.sequence else kind, 1, 1, count
+
+
+def _name_tokens(shape: Shape, view: View) -> tuple[str, int]:
+    """Return the kind and the number of a view's tokens; 0: any."""
     if view is View.PREFIX:
-        return "prefix", 1, 1, shape.prefix
+        return "prefix", shape.prefix
     if shape.varies:
-        kind = "sequence" if view is View.ALL or not shape.prefix else "rest"
-        return f"{kind} {shape.sequence}" if shape.sequence else kind, 1, 1, 0
-    if view is View.ALL and shape.prefix:
-        return "tokens", 1, 1, shape.size[0]
-    return ("grid", *_pad_size(shape.grid)) if shape.grid else ("tokens", 1, 1, shape.size[0] - shape.prefix)
+        return "sequence" if view is View.ALL or not shape.prefix else "rest", 0
+    return "tokens", shape.size[0] - (0 if view is View.ALL else shape.prefix)
 
 
 def _pad_size(size: Size) -> tuple[int, int, int]:
@@ -177,7 +188,7 @@ class Alignment:
 
     def __post_init__(self) -> None:
         if why := self._explain_mismatch():
-            raise SutureError(f"cannot align {self.source} with {self.target}: {why}")
+            raise AlignmentError(f"cannot align {self.source} with {self.target}: {why}")
 
     def _explain_mismatch(self) -> str:
         """Return why the source's representation cannot be aligned with the target's; "" where it can."""
@@ -189,12 +200,12 @@ class Alignment:
             return ("the tokens are no patches of an image; stitch sequences to sequences or to a vector"
                     if tokens else "their positions lie along another number of axes; stitch to a vector, or "
                     "choose another site")
+        if s.is_sequence and t.is_sequence and s.varies == t.varies and s.sequence != t.sequence:
+            return "they are tokens of two input sequences, such as an encoder's and a decoder's"
         if not t.is_sequence or not (s.varies or t.varies):
             return ""
         if not s.varies or not t.varies:
             return "only one of them has another length in each batch (~); stitch sequences to sequences"
-        if s.sequence != t.sequence:
-            return "they are tokens of two input sequences, such as an encoder's and a decoder's"
         if s.prefix != t.prefix:
             return "sequences need equally many prefix tokens; write the same @tokens:PREFIX at both sites"
         if s.size != t.size:
@@ -258,6 +269,11 @@ class Alignment:
     def target_rows(self) -> Hashable:
         """Key of the rows of the target's matrix: equal keys of one target mean the same rows."""
         return tuple(p.target for p in self.parts)
+
+    def apply(self, x: Tensor, masks: Masks = None) -> Tensor:
+        """Bring a batch of the source's representations to the target's positions, with its own channels."""
+        return self.assemble([part.resizing.resize_grid(to_grid(x, self.source, part.source, masks))
+                              for part in self.parts])
 
     def assemble(self, parts: list[Tensor]) -> Tensor:
         """Build the target's representation from the grids (N, D, H, W, C) of its `parts`."""

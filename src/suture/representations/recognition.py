@@ -179,7 +179,7 @@ class ShapeOverride:
                       Kind.TOKENS: ("(N, T, D)", 3), Kind.VECTOR: ("(N, D)", 2)}[self.kind]
         least = 3 if self.kind is Kind.MAP else most
         expect(least <= x.ndim <= most, f"{axes} for {self.kind.value}", f"shape {tuple(x.shape)}",
-               "write another kind after @, or none")
+               "write another kind, or none")
         if self.kind is Kind.MAP:
             return _make_map_shape(x, self.last, image, lengths, seen)
         if self.kind is Kind.VECTOR:

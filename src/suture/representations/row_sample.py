@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from suture._base import exact_products
 from suture.indices import Rows, Sample
 from suture.numbers import ChosenRows, Ints, Reservoir, Resizing, compute_interpolation, draw_uniform
 from suture.representations.alignment import Alignment, Part, describe_positions, get_row_mask, to_grid
@@ -50,6 +51,7 @@ class RowSample:
                   for key, s in zip(self._make_keys(i, j), (a.source, a.target), strict=True)}
         return self._reservoir.most * self._precision.itemsize * sum(widths.values())
 
+    @exact_products()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks,
                mask_y: Masks) -> None:
         """Draw from one batch. Every example must have a row that is not padding."""

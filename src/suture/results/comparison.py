@@ -30,6 +30,9 @@ from suture.numbers import (
     make_index_measure,
     register_measure,
 )
+from suture.ood import RANGE_COLUMNS, describe_range
+from suture.results.correspondence import Correspond
+from suture.results.findings import Findings, summarise_findings
 from suture.results.measured import Measured
 from suture.results.meta import check_meta
 from suture.results.nulls import tabulate_nulls
@@ -103,6 +106,21 @@ class Comparison(Measured):
         return pd.DataFrame(tabulate_statistics(self.arrays, self.sources, self.targets),
                             columns=list(SITE_COLUMNS))
 
+    def natural_range(self) -> pd.DataFrame:
+        """Return the natural range of the target network at every target site.
+
+        `inner` is the smallest distance from native representations at which some shift of the inputs breaks
+        the network, `outer` the largest at which it still works under some shift (open-ended if the network
+        works under this shift throughout). Distances are squared Fréchet distances over the native variance.
+
+        Returns:
+            Columns `suture.ood.RANGE_COLUMNS`. `range` is that of all built-in shifts,
+            without one of them, or that of the user's own shifts. Empty without stitched networks.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(describe_range(self.meta, self.targets), columns=list(RANGE_COLUMNS))
+
     @checked
     def null(self, measure: str) -> pd.DataFrame:
         """Return what an index says by chance: its values where the rows of one side are permuted.
@@ -124,9 +142,10 @@ class Comparison(Measured):
 
     @checked
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:
-        """Return the verdict of every cell: similar, dissimilar, artefact or unproven.
+        """Return the verdict of every cell: similar, artefact, shares the labels only, dissimilar, or open.
 
-        An artefact works, but is out of distribution. `suture.results.verdicts.judge_cell` has the rules.
+        An artefact works, but with representations beyond what natural inputs reach.
+        `suture.results.verdicts.judge_cell` has the rules.
 
         Args:
             method: ``"dm"`` or ``"tlm"``.
@@ -136,8 +155,8 @@ class Comparison(Measured):
             Texts; rows are source sites, columns target sites.
 
         Raises:
-            SutureError: the comparison lacks out-of-distribution scores of this method, or a measure by which
-                its cells work.
+            SutureError: the comparison lacks natural distances of this method, or a measure by which its
+                cells work.
         """
         if what not in ("word", "reason"):
             raise make_unknown_error("column", what, ("word", "reason"))
@@ -205,6 +224,21 @@ class Comparison(Measured):
     def verdict(self) -> Verdict:
         """Run the paper's sanity battery; see `suture.results.sanity.run_sanity_battery`."""
         return run_sanity_battery(self)
+
+    def findings(self, correspond: Correspond = None) -> Findings:
+        """Return what the comparison found, in at most six sentences, the finding first.
+
+        >>> print("\n".join(result.findings().all))
+
+        Args:
+            correspond: which layers of two networks correspond: ``"name"``, ``"order"`` (the same depth), or
+                a mapping from target sites to source sites. None: by name for one architecture, else by
+                order.
+
+        Raises:
+            SutureError: a site that the comparison does not have.
+        """
+        return summarise_findings(self, correspond)
 
     @checked
     def save(self, dir: FilePath) -> Path:

@@ -20,7 +20,6 @@ class _Chance(TypedDict, total=False):
 
 
 class _Scores(TypedDict, total=False):
-    verdict: str
     thresholds: dict[str, Number]
     quality: dict[str, list[dict[str, Number]]]
 

@@ -16,12 +16,13 @@ import numpy as np
 
 from suture._base import clean_file_name, escape_controls, expect, replace_file
 from suture.numbers import METHOD_NAMES, get_measure, sort_measures
+from suture.ood import BUILT_IN, describe_range
 from suture.results import figures
+from suture.results.findings import summarise_findings
 from suture.results.heatmaps import describe_scale, group_heatmaps, list_marked
 from suture.results.measured import Measured, format_people_csv
 from suture.results.sanity import is_lost
-from suture.results.standing import find_standing, format_near, get_detector, get_thresholds
-from suture.results.verdicts import summarise_findings
+from suture.results.standing import find_standing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,7 +82,7 @@ def _describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
         "facts": _list_facts(measured), "verdict": _build_verdict_table(found.verdict.table), "found": found,
         "ood": {name: str(about[name]) for name in ("positive", "auxiliary", "unseen") if name in about},
         "rule": next((by.rule for by in find_standing(measured).criteria.values()), ""),
-        "thresholds": get_thresholds(about), "quality": tabulate_quality(measured),
+        "range": tabulate_range(measured), "quality": tabulate_quality(measured),
         "scores": _draw_scores(measured), "notes": [str(note) for note in measured.meta.get("notes", [])],
         "groups": group_heatmaps(measured, found.methods), "missing": _list_missing(measured),
         "marked": list_marked(measured), "curve": build_loss_curve(measured),
@@ -93,9 +94,9 @@ def _describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
 
 
 def _draw_scores(measured: Measured) -> dict[str, str] | None:
-    """Draw histograms of the scores behind the verdicts, as an image within the page."""
-    detector = get_detector(measured.meta)
-    if detector not in figures.list_scored_detectors(measured):
+    """Draw histograms of the first detector's scores, as an image within the page."""
+    detector = next(iter(figures.list_scored_detectors(measured)), None)
+    if detector is None:
         return None
     image = figures.render_png(figures.draw_histograms(measured, detector), 120)
     return {"detector": detector, "image": _embed("image/png", image)}
@@ -159,25 +160,27 @@ def _format_entry(column: str, value: Any) -> tuple[str, bool]:
 
 
 def tabulate_quality(measured: Measured) -> list[dict[str, Any]]:
-    """Tabulate how well detectors tell native from other representations, that of the verdicts first.
+    """Tabulate how well detectors tell native from other representations.
 
-    A row has a site and the AUROCs on auxiliary and unseen data, two-sided and one-sided, each as (text, True
-    if below the threshold).
+    A row has a site and the AUROCs on auxiliary and unseen data, two-sided and one-sided.
     """
-    about, first = measured.meta.get("ood") or {}, get_detector(measured.meta)
-    least = get_thresholds(about).quality
+    def describe(value: float | None) -> str:
+        return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
-    def describe(value: float | None, two_sided: bool) -> tuple[str, bool]:
-        if value is None or math.isnan(value):
-            return "–", False
-        # Verdicts rest on the two-sided number alone.
-        return format_near(value, least, 3), two_sided and value < least
-
-    return [{"name": name, "verdict": name == first, "rows": [
-        (site, [describe(found.get(f"{kind}{side}"), not side)
-                for kind in ("auxiliary", "unseen") for side in ("", "_one_sided")])
+    return [{"name": name, "rows": [
+        (site, [describe(found.get(f"{kind}{side}")) for kind in ("auxiliary", "unseen")
+                for side in ("", "_one_sided")])
         for site, found in zip(measured.targets, sites, strict=False)]}
-        for name, sites in sorted(about.get("quality", {}).items(), key=lambda item: item[0] != first)]
+        for name, sites in (measured.meta.get("ood") or {}).get("quality", {}).items()]
+
+
+def tabulate_range(measured: Measured) -> list[list[str]]:
+    """Tabulate the natural range: each site with both radii and the shifts that set them."""
+    found = describe_range(measured.meta, measured.targets)
+    return [[row["site"], *(f"{row[r]:.3g} ({row[f'{r}_low']:.3g} to {row[f'{r}_high']:.3g}), "
+                            f"{row[f'{r}_shift']}" if row[f"{r}_shift"] else f"– ({row[f'{r}_reason']})"
+                            for r in ("inner", "outer"))]
+            for row in found if row["range"] == BUILT_IN]
 
 
 def _list_missing(measured: Measured) -> list[str]:

@@ -20,6 +20,7 @@ from suture._base import (
     RESTART,
     SutureError,
     expect,
+    is_checkpoint,
     load_tensors,
     make_unwritable_error,
     refuse_held,
@@ -38,7 +39,9 @@ UNCHECKED = (f"loaded from {_OLD_DOCUMENT} of an early version, which has no dig
 _OURS = (FILE, TABLE, _OLD_DOCUMENT, _OLD_ARRAYS)
 # Another process may be writing a report into the folder. Early versions drew into "figures".
 _REPORT = ("report.html", "report_figures", "figures")
-_NAMES = "|".join([*map(re.escape, (*_OURS, *_REPORT)), CHECKPOINT_NAME.pattern])
+GIVEN_UP = ".suture.restarted"
+"""Name of a file that says: a run began anew, and will replace the result in this folder."""
+_NAMES = "|".join([*map(re.escape, (*_OURS, *_REPORT, GIVEN_UP)), CHECKPOINT_NAME.pattern])
 _STAGED = re.compile(rf"\.({_NAMES})\.[0-9a-f]{{16}}")
 _TEMPORARY = re.compile(rf"\.trial\.[0-9a-f]{{16}}|{re.escape(LOCK)}(\.[0-9a-f]{{16}})?")
 _REPORT_SECONDS = 3600.0
@@ -55,7 +58,7 @@ def save_measured(measured: Measured, folder: Path) -> Path:
         replace_file(folder / TABLE, format_people_csv(measured.table))
         for path in list(folder.iterdir()):
             staged = _STAGED.fullmatch(path.name)
-            if path.name in (_OLD_DOCUMENT, _OLD_ARRAYS) or (staged and staged[1] in _OURS):
+            if path.name in (_OLD_DOCUMENT, _OLD_ARRAYS, GIVEN_UP) or (staged and staged[1] in _OURS):
                 path.unlink(missing_ok=True)
     except OSError as error:
         raise make_unwritable_error(folder, error) from error
@@ -83,13 +86,18 @@ def read_fields(folder: Path) -> dict[str, Any]:
         "arrays": {name: file.tensors[name].numpy() for name in file.about["arrays"]}}
 
 
-def refuse_foreign(folder: Path) -> None:
-    """Refuse a folder with other files than an earlier comparison, its report and its checkpoints."""
+def refuse_foreign(folder: Path, damaged: bool = False) -> None:
+    """Refuse a folder with other files than an earlier comparison, its report and its checkpoints.
+
+    With `damaged`, the earlier comparison may be a damaged one.
+    """
     if not folder.exists():
         return
-    own = {*_REPORT, *(_OURS if _is_ours(folder) else ())}
+    ours = _is_ours(folder) or (damaged and _holds_damaged(folder))
+    own = {*_REPORT, GIVEN_UP, *(_OURS if ours else ())}
     foreign = sorted(path.name for path in folder.iterdir() if path.name not in own and not is_report(path)
-                     and not any(k.fullmatch(path.name) for k in (_STAGED, _TEMPORARY, CHECKPOINT_NAME)))
+                     and not any(k.fullmatch(path.name) for k in (_STAGED, _TEMPORARY))
+                     and not _is_kept(path))
     if foreign and foreign[0] == FILE and _is_damaged(folder / FILE):
         raise SutureError(f"{str(folder / FILE)!r} is damaged; remove it, or {RESTART}")
     if foreign:
@@ -97,17 +105,29 @@ def refuse_foreign(folder: Path) -> None:
                           f"{str(folder)!r} that holds {foreign[0]!r}; choose another folder")
 
 
-def remove_result(folder: Path) -> None:
-    """Remove an earlier comparison, also a damaged one, and its checkpoints; a report and all else stay."""
-    ours = _is_ours(folder) or _is_damaged(folder / FILE) or _is_damaged_document(folder / _OLD_DOCUMENT)
-    for path in list(folder.iterdir()) if folder.is_dir() else ():
-        if (ours and path.name in _OURS) or CHECKPOINT_NAME.fullmatch(path.name):
-            path.unlink(missing_ok=True)
-    remove_temporary(folder)
+def give_up_result(folder: Path) -> None:
+    """Note that a run begins anew; the earlier comparison stays until it is replaced, but for a damaged one.
+    """
+    if not _is_ours(folder) and _holds_damaged(folder):
+        for name in _OURS:
+            (folder / name).unlink(missing_ok=True)
+    if has_comparison(folder):
+        replace_file(folder / GIVEN_UP, b"")
+
+
+def is_given_up(folder: Path) -> bool:
+    """Return True if a run that began anew has checkpoints, but has not replaced the result in a folder."""
+    return (folder / GIVEN_UP).exists() and any(map(_is_kept, folder.iterdir()))
+
+
+def _is_kept(path: Path) -> bool:
+    return CHECKPOINT_NAME.fullmatch(path.name) is not None and is_checkpoint(path)
 
 
 def remove_temporary(folder: Path) -> None:
     """Remove what killed runs left in a folder; only its holder may do so."""
+    if not is_given_up(folder):
+        (folder / GIVEN_UP).unlink(missing_ok=True)
     for path in list(folder.iterdir()):
         staged = _STAGED.fullmatch(path.name)
         old = staged and staged[1] in _REPORT and time.time() - path.stat().st_mtime > _REPORT_SECONDS
@@ -122,6 +142,10 @@ def _is_ours(folder: Path) -> bool:
             return str((file.metadata() or {}).get("format")).startswith("suture.comparison/")
     except (OSError, SafetensorError):
         return bool(_read_document(folder))
+
+
+def _holds_damaged(folder: Path) -> bool:
+    return _is_damaged(folder / FILE) or _is_damaged_document(folder / _OLD_DOCUMENT)
 
 
 def _is_damaged(path: Path) -> bool:

@@ -190,7 +190,7 @@ def _find_constant_error(measured: Measured, method: str) -> float:
 
 def _describe_criteria(measured: Measured, criteria: Mapping[str, Criterion]) -> str:
     """Return the line on how cells are judged; "" if they are judged as usual, or not at all."""
-    if not get_detector(measured.meta):
+    if not has_range(measured.meta):
         return ""
     if not criteria:
         methods = {name.partition(".")[0] for name in measured.measures} & set(METHOD_NAMES)
@@ -212,14 +212,15 @@ def _describe_criteria(measured: Measured, criteria: Mapping[str, Criterion]) ->
     return " ".join(parts)
 
 
-def get_detector(meta: Mapping[str, Any]) -> str:
-    """Return the detector behind the verdicts from a comparison's meta; "" if none ran."""
-    return str((meta.get("ood") or {}).get("verdict", ""))
+def has_range(meta: Mapping[str, Any]) -> bool:
+    """Return True if a comparison has natural ranges, on which verdicts of cells rest."""
+    return "range" in (meta.get("ood") or {})
 
 
 def get_thresholds(about: Mapping[str, Any]) -> Thresholds:
-    """Return the thresholds in ``meta["ood"]``."""
-    return Thresholds(**about.get("thresholds", {}))
+    """Return the thresholds in ``meta["ood"]``, of which earlier versions had more."""
+    works = about.get("thresholds", {}).get("works")
+    return Thresholds() if works is None else Thresholds(works)
 
 
 def find_ends(estimate: Estimate) -> tuple[float, float]:

@@ -104,8 +104,9 @@ class GroupedPass:
         `sort_by_target`. `check` decides if labels are checked, for which an accelerator waits.
         """
         sources = 1 if self._matches else max(Counter(c[1] for c in layers).values(), default=1)
-        return self.micro_batch.run(lambda: self._run_once(layers, batch, device, backward, check),
-                                    sources * batch.size)
+        with torch.set_grad_enabled(backward):  # whatever the caller has
+            return self.micro_batch.run(lambda: self._run_once(layers, batch, device, backward, check),
+                                        sources * batch.size)
 
     def _run_once(self, layers: Layers, batch: Batch, device: torch.device, backward: bool,
                   check: bool) -> tuple[Grads, BatchSums]:

@@ -25,6 +25,7 @@ from suture.stitching.objective import TaskRecipe, augment_batch, check_batch
 from suture.stitching.tasks import Task
 from suture.stitching.training_state import Best, Curves, TrainingState
 
+_HELD_OUT = "held-out data"
 LEAST_IMPROVEMENT = 1e-4
 """Smallest relative fall of the held-out objective that is an improvement, well above rounding."""
 
@@ -91,9 +92,10 @@ class GroupTrainer:
         recipe = self.recipe
         expect(recipe.patience is None or held_out is not None, "held-out data for early stopping", "none",
                "write patience=None")
-        made = TrainingState(Curves({c: [] for c in self.layers}, {c: [] for c in self.layers}),
-                             torch.Generator().manual_seed(derive_seed(recipe.seed, "augmentation", "")),
-                             [*self.layers], length=batches.count_batches())
+        made = TrainingState(curves=Curves({c: [] for c in self.layers}, {c: [] for c in self.layers}),
+                             generator=torch.Generator().manual_seed(
+                                 derive_seed(recipe.seed, "augmentation", "")),
+                             active=[*self.layers], length=batches.count_batches())
         state = {"training": made, "layers": self.layers, "optimizer": self._optimizer,
                  "micro_batch": self._pass.micro_batch}
         with keeper.keep("task loss matching", state, "tlm") as kept:
@@ -102,10 +104,12 @@ class GroupTrainer:
                 self._train_epoch(batches, device, made, kept, progress)
                 self._record_epoch(made)
                 if held_out is not None and recipe.patience is not None:
-                    self._stop_early(self.compute_objective(held_out, device, self._get_active(made)),
-                                     recipe.patience, made)
+                    self._stop_early(self._measure_held_out(held_out, device, made, keeper), recipe.patience,
+                                     made)
                 made.end_epoch(batches)
-                kept.step(made.steps)
+                made.sums, made.length = [], batches.count_batches()
+                kept.step(made.steps, now=keeper.has(_name_held_out(made.epoch)))
+                keeper.finish(_HELD_OUT)
             kept.finish(made.steps)
         made.set_order(batches)  # which a finished checkpoint has not moved on
         with torch.no_grad():
@@ -117,12 +121,15 @@ class GroupTrainer:
         return made.curves
 
     def compute_objective(self, batches: Batches, device: torch.device, layers: Layers,
-                          progress: Progress | None = None,
-                          keeper: Keeper = NO_KEEPER) -> dict[LayerKey, float]:
-        """Return the mean objective of each layer on any data, without penalty, crops and flips."""
+                          progress: Progress | None = None, keeper: Keeper = NO_KEEPER,
+                          name: str = "checking convergence", stage: str = "tlm") -> dict[LayerKey, float]:
+        """Return the mean objective of each layer on any data, without penalty, crops and flips.
+
+        `name` and `stage` are those of the kept pass.
+        """
         layers = sort_by_target(layers)
         sums: list[BatchSums] = []
-        with disable_gradients(), keeper.keep("checking convergence", {"sums": sums}, "tlm") as kept:
+        with disable_gradients(), keeper.keep(name, {"sums": sums}, stage) as kept:
             for k, batch in go_on(batches, kept):
                 check_batch(batch, self.recipe, self.task)
                 sums.append(self._pass.run(layers, move_batch(batch, device), device, backward=False,
@@ -150,6 +157,11 @@ class GroupTrainer:
             if progress:
                 progress("task loss matching", epoch * (total or 0) + k + 1,
                          None if total is None else total * epochs)
+
+    def _measure_held_out(self, held_out: Batches, device: torch.device, made: TrainingState,
+                          keeper: Keeper) -> dict[LayerKey, float]:
+        return self.compute_objective(held_out, device, self._get_active(made), keeper=keeper,
+                                      name=_name_held_out(made.epoch + 1), stage=_HELD_OUT)
 
     def _get_active(self, made: TrainingState) -> dict[LayerKey, StitchingLayer]:
         return {c: self.layers[c] for c in made.active}
@@ -204,6 +216,11 @@ class GroupTrainer:
             if c not in failed and not all(bool(torch.isfinite(p).all()) for p in layer.parameters()):
                 failed[c] = (f"the weights are not finite after step {made.steps} at learning rate "
                              f"{self.recipe.lr:g}; use a smaller one")
+
+
+def _name_held_out(epochs: int) -> str:
+    # A pass of another epoch must not go on from a checkpoint that a killed run has left.
+    return f"{_HELD_OUT} after epoch {epochs}"
 
 
 def _count_scored(sums: Sequence[BatchSums]) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from suture._base import KeptPass
-from suture.data import Batch, Batches, go_on_in_epoch
+from suture.data import EpochPosition
 from suture.stitching.grouped_pass import BatchSums, LayerKey
 
 
@@ -43,8 +42,8 @@ class Best:
     weights: list[Tensor]
 
 
-@dataclass
-class TrainingState:
+@dataclass(kw_only=True)
+class TrainingState(EpochPosition):
     """All that training changes beside the layers and the optimiser.
 
     Attributes:
@@ -52,40 +51,18 @@ class TrainingState:
         generator: of the augmentation.
         active: layers that are still trained, in order.
         best: best weights of early stopping.
-        epoch: epoch that runs, from 0.
-        batch: number of its batches that are done.
         steps: number of steps of all epochs.
         length: number of batches of an epoch, as the data told it before this one; None where it is unknown.
         sums: of the batches of this epoch.
-        order: state of the data's order at the start of this epoch; None before the first, and where suture
-            does not shuffle.
     """
 
     curves: Curves
     generator: torch.Generator
     active: list[LayerKey]
     best: dict[LayerKey, Best] = field(default_factory=dict)
-    epoch: int = 0
-    batch: int = 0
     steps: int = 0
     length: int | None = None
     sums: list[BatchSums] = field(default_factory=list)
-    order: Tensor | None = None
-
-    def read(self, batches: Batches, kept: KeptPass) -> Iterator[tuple[int, Batch]]:
-        """Yield the rest of the epoch's batches in the epoch's order, with their numbers."""
-        self.set_order(batches)
-        self.order = None if batches.order is None else batches.order.get_state()
-        yield from go_on_in_epoch(batches, kept, self.batch)
-
-    def set_order(self, batches: Batches) -> None:
-        if batches.order is not None and self.order is not None:
-            batches.order.set_state(self.order)
-
-    def end_epoch(self, batches: Batches) -> None:
-        self.epoch, self.batch, self.sums = self.epoch + 1, 0, []
-        self.length = batches.count_batches()
-        self.order = None if batches.order is None else batches.order.get_state()
 
     def drop(self, those: Mapping[LayerKey, object]) -> None:
         self.active = [c for c in self.active if c not in those]

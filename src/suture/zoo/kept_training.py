@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from suture._base import Keeper, Progress, check_file, hash_tensors, hold_lock, listen_to_signals
+from suture._base import Progress, check_file, hash_tensors, keep_file
 from suture.networks import Recipe
 from suture.zoo.image_sets import ImageSet
 from suture.zoo.registry import Report, train_network
@@ -29,7 +29,7 @@ def train_and_save(name: str, path: str | Path, seed: int, recipe: Recipe, data:
 
     Args:
         path: the `.safetensors` file.
-        restart: remove the checkpoint of an earlier call, and start anew.
+        restart: start anew, and remove the checkpoint of an earlier call when the training begins.
         metadata: saved with the weights, beside seed, accuracy and name of the network.
 
     Raises:
@@ -37,24 +37,11 @@ def train_and_save(name: str, path: str | Path, seed: int, recipe: Recipe, data:
             checkpoint is of another training.
     """
     path = check_file(path, ".safetensors")
-    with hold_lock(path, "training"), listen_to_signals():
-        key = _make_key(name, seed, recipe, data[0])
-        keeper = Keeper(path.parent, key, device, f"checkpoint-{path.stem}")
-        checkpoint = keeper.find_path("train")
-        if restart:
-            checkpoint.unlink(missing_ok=True)
-        for left in path.parent.glob(f".{checkpoint.name}.*"):
-            left.unlink(missing_ok=True)
-        try:
-            made, report = train_network(name, seed, recipe, data, progress, device=device, keeper=keeper)
-        except KeyboardInterrupt as e:
-            kept = (f"kept in {str(checkpoint)!r}; the same call goes on from there" if checkpoint.exists()
-                    else "nothing was kept yet")
-            e.args = (f"interrupted; {kept}",)
-            raise
+    with keep_file(path, restart, progress) as open_keeper:
+        keeper = open_keeper(_make_key(name, seed, recipe, data[0]), device)
+        made, report = train_network(name, seed, recipe, data, progress, device=device, keeper=keeper)
         save_weights(made, path, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name,
                                   **(metadata or {})})
-        keeper.finish("")
     return made, report
 
 

@@ -26,7 +26,25 @@ _LEAST = 0.1
 _SHARE = 10
 """Between two checkpoints there is at least this many times as long as the first one took to write."""
 RESTART = "restart=True (--restart) removes it"
+FOLDER_NAMES = "checkpoint-", ".safetensors"
+"""Beginning and end of the names of checkpoints in the folder of a comparison."""
 CHECKPOINT_NAME = re.compile(r"checkpoint-[A-Za-z0-9._-]+\.safetensors")
+_LONGEST_HEADER = 100_000_000
+"""Bytes, the limit of safetensors."""
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Return True for a file that a keeper has written, also if it is cut off or empty.
+
+    Weights of the user's own may have the name of a checkpoint.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+            header = file.read(min(int.from_bytes(start, "little"), _LONGEST_HEADER))
+    except OSError:
+        return False
+    return not start or KIND.encode() in header
 
 
 class Keeper:
@@ -36,15 +54,16 @@ class Keeper:
         folder: where they lie. None: nothing is kept.
         key: what decides the run's numbers, as JSON. A checkpoint of another key is never used.
         device: of the run.
-        start: first part of the names of the files.
+        names: beginning and end of the names of the files.
+        restart: do not go on from earlier checkpoints. They are removed when the first pass begins.
 
     Attributes:
         notes: sentences on what was taken over.
     """
 
     def __init__(self, folder: Path | None = None, key: Any = None, device: torch.device | str = "cpu",
-                 start: str = "checkpoint") -> None:
-        self.folder, self.device, self._start = folder, torch.device(device), start
+                 names: tuple[str, str] = FOLDER_NAMES, *, restart: bool = False) -> None:
+        self.folder, self.device, self._ends, self._restart = folder, torch.device(device), names, restart
         self._key = "" if folder is None else hash_parts({"key": key, "device": str(device)})
         self.notes: list[str] = []
         self._saved, self._took = time.monotonic(), 0.0
@@ -53,7 +72,7 @@ class Keeper:
 
     def find_path(self, name: str) -> Path:
         assert self.folder is not None
-        return self.folder / f"{self._start}-{clean_file_name(name)}.safetensors"
+        return self.folder / clean_file_name(name).join(self._ends)
 
     @contextmanager
     def keep(self, name: str, state: dict[str, Any], stage: str = "",
@@ -70,6 +89,9 @@ class Keeper:
         if self.folder is None:
             yield KeptPass(None, name, state, shorten)
             return
+        if self._restart:
+            self.remove_all()
+            self._restart = False
         while name in self._names:
             name += " again"
         self._names.append(name)
@@ -135,9 +157,11 @@ class Keeper:
         """Remove all checkpoints, also those of other runs into the folder."""
         if self.folder is None:
             return
-        for path in self.folder.glob(f"{self._start}-*.safetensors"):
-            with suppress(OSError):
-                path.unlink()
+        name = re.compile("[A-Za-z0-9._-]+".join(map(re.escape, self._ends)))
+        for path in list(self.folder.iterdir()):
+            if name.fullmatch(path.name) and is_checkpoint(path):
+                with suppress(OSError):
+                    path.unlink()
 
 
 NO_KEEPER = Keeper()
@@ -191,15 +215,15 @@ class KeptPass:
         if interruption is not None:
             raise interruption
 
-    def step(self, steps: int, mark: Callable[[], str] = str) -> None:
+    def step(self, steps: int, mark: Callable[[], str] = str, now: bool = False) -> None:
         """Say that the state is whole after so many steps; write it if it is time, or at an interruption.
 
-        `mark` returns a digest of the data so far, which a later run compares.
+        `mark` returns a digest of the data so far, which a later run compares. With `now` it is time.
 
         Raises:
             Interruption: a signal came in the last step.
         """
-        self._keep(steps, mark, Keeper.is_due)
+        self._keep(steps, mark, lambda keeper: now or keeper.is_due())
 
     def finish(self, steps: int, mark: Callable[[], str] = str) -> None:
         """Say that the pass is done; its end is written if it took long."""

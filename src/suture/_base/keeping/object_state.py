@@ -91,6 +91,8 @@ class _Writer:
             return {"optimizer": self.write(x.state_dict())}
         if isinstance(x, Mapping):
             return {"map": [[self.write(k), self.write(v)] for k, v in x.items()]}
+        if isinstance(x, torch.Size):
+            return {"size": list(x)}
         if isinstance(x, list | tuple | set | frozenset):
             return {"kind": next(k.__name__ for k in (list, tuple, set, frozenset) if isinstance(x, k)),
                     "class": _name_class(x) if hasattr(x, "_fields") else "", "items": [*map(self.write, x)]}
@@ -133,6 +135,8 @@ class _Reader:
         if "array" in tree:
             array = self.tensors[tree["array"]].numpy().copy()
             return array[()] if tree["scalar"] else array
+        if "size" in tree:
+            return torch.Size(tree["size"])
         if "generator" in tree:
             old.set_state(self.tensors[tree["generator"]])
         elif "module" in tree:

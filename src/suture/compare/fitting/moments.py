@@ -6,30 +6,27 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from suture._base import NO_KEEPER, Progress, SutureError, is_out_of_memory, summarise_error
+from suture.compare.fitting.index_rows import describe_indices
 from suture.compare.fitting.token_share import TokenShare
 from suture.compare.records import (
     Findings,
     Fitted,
     FittedMap,
-    ScoreRow,
+    SharedSetup,
     mark_rows,
     pack_maps,
-    pack_statistics,
     stack_cells,
-    write_rows,
 )
-from suture.compare.scoring.nulls import collect_nulls
 from suture.compare.setup import Setup, make_nan_error
 from suture.data import Batch, Batches, go_on
 from suture.indices import FOLDS, STITCH, Needs, Value
 from suture.networks import disable_gradients
-from suture.numbers import Arrays, Estimate, NonFiniteError, NumericalError
+from suture.numbers import Arrays, NonFiniteError, NumericalError
 from suture.ood import DetectorFitter, SiteFeatures
 from suture.representations import (
     Accumulators,
@@ -55,7 +52,7 @@ class Matched:
 
 
 @disable_gradients()
-def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
+def collect_moments(setup: SharedSetup, batches: Batches, accumulators: Accumulators,
                     progress: Progress | None = None, fitter: DetectorFitter | None = None,
                     share: TokenShare | None = None, name: str = "") -> None:
     """Add the representations of all examples at all sites to `accumulators` and `fitter`.
@@ -80,7 +77,7 @@ def collect_moments(setup: Setup, batches: Batches, accumulators: Accumulators,
                           "larger token_rate")
 
 
-def _add_batch(setup: Setup, batch: Batch, accumulators: Accumulators, fitter: DetectorFitter | None,
+def _add_batch(setup: SharedSetup, batch: Batch, accumulators: Accumulators, fitter: DetectorFitter | None,
                share: TokenShare | None) -> int:
     """Add a batch; return the number of its pieces where both networks' inputs have unpadded tokens."""
     rows, source, target = 0, setup.source, setup.target
@@ -103,7 +100,7 @@ def _add_batch(setup: Setup, batch: Batch, accumulators: Accumulators, fitter: D
 
 
 @contextmanager
-def _explain_failure(setup: Setup, batch: int) -> Iterator[None]:
+def _explain_failure(setup: SharedSetup, batch: int) -> Iterator[None]:
     """Turn an error in a batch of the data, but for running out of memory, into one line."""
     try:
         yield
@@ -157,7 +154,7 @@ def _fit_detectors(setup: Setup, fitter: DetectorFitter) -> None:
                 fitter.update(xs, piece.labels, mask)
 
 
-def compute_published(setup: Setup) -> tuple[dict[Cell, dict[str, Value]], dict[str, int]]:
+def compute_published(setup: SharedSetup) -> tuple[dict[Cell, dict[str, Value]], dict[str, int]]:
     """Compute the indices with the alignment of Balogh and Jelasity (2025), and count their examples.
 
     CKA uses flattened maps. The other indices use positions as rows if the shapes agree, else means over
@@ -208,47 +205,15 @@ def match(setup: Setup, accumulators: Accumulators) -> Matched:
 def describe_moments(setup: Setup, accumulators: Accumulators, matched: Matched,
                      published: Mapping[Cell, Mapping[str, Value]], counts: Mapping[str, int]) -> Findings:
     """Return the findings: indices, direct matching, spectra of the sites, notes."""
-    settings, rows = setup.settings, []
-    values: dict[Cell, dict[str, Value]] = {}
-    if settings.requests:
-        values = accumulators.compute_all_values(setup.cells, settings.progress, setup.keeper)
-    for i, j in setup.cells:
-        n = accumulators.count_rows(i, j)
-        for name, v in (values.get((i, j), {}) | dict(published.get((i, j), {}))).items():
-            rows.append(ScoreRow(i, j, name, Estimate(v.value, v.low, v.high, v.reason),
-                                 n.get(name, counts.get("n_paper", 0)), v.mark))
-    nulls, about = collect_nulls({c: {**values.get(c, {}), **published.get(c, {})} for c in setup.cells},
-                                 setup.shape)
-    arrays = pack_maps("dm", matched.fitted) | nulls
+    arrays = pack_maps("dm", matched.fitted)
     for name, key in _SOLUTIONS.items() if matched.solutions else ():
         of = {c: float(getattr(m, name)) for c, m in matched.solutions.items()}
         arrays[key] = stack_cells(of, setup.shape)
-    notes = _note_rows(setup, accumulators) if accumulators.has_stitch else []
-    if settings.requests and accumulators.has_stitch:
-        statistics, unsolved = _describe_sites(setup, accumulators)
-        arrays |= statistics
-        notes += unsolved
-    if setup.detection is not None:
-        arrays |= setup.detection.stack_auxiliary_scores()
-        notes += setup.detection.notes
-    return Findings(write_rows(setup, rows), arrays, notes, {"n_fit": accumulators.examples, **counts},
-                    matched.fitted.failed, nulls=about)
-
-
-def _describe_sites(setup: Setup, accumulators: Accumulators) -> tuple[dict[str, Any], list[str]]:
-    """Return the statistics of the sites as arrays, and a note for each site whose spectrum is missing."""
-    arrays: dict[str, Any] = {}
-    notes = []
-    matched_targets = {j for i, j in setup.cells if (i, j) not in accumulators.unaligned}
-    for side, network in (("source", setup.source), ("target", setup.target)):
-        for k, site in enumerate(network.sites):
-            if side == "target" and k not in matched_targets:
-                continue
-            try:
-                arrays |= pack_statistics(side, k, accumulators.compute_statistics(side, k))
-            except NumericalError as e:
-                notes.append(f"the spectrum of {side} {site} is missing: {e}")
-    return arrays, notes
+    found = Findings(arrays=arrays, failed=matched.fitted.failed).add(
+        describe_indices(setup, accumulators, published, counts))
+    if setup.detection is None:
+        return found
+    return found.add(Findings(arrays=setup.detection.stack_auxiliary_scores(), notes=setup.detection.notes))
 
 
 def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
@@ -272,29 +237,3 @@ def mark_overfitted(setup: Setup, arrays: Arrays, tested: Findings) -> Findings:
             f"{setup.source.sites[i]} into {setup.target.sites[j]} ({marks[worst].partition(': ')[2]}); give "
             "more examples, or family='ridge:cv'")
     return replace(marked, notes=[*marked.notes, note])
-
-
-def _note_rows(setup: Setup, accumulators: Accumulators) -> list[str]:
-    constant, short, notes = {}, [], []
-    for i, j in setup.cells:
-        if (i, j) in accumulators.unaligned:
-            continue
-        pair = accumulators.stitch.get_pair(i, j)
-        try:
-            if pair.x.rank + pair.y.rank >= pair.independent:
-                short.append((pair.independent, i, j))
-            if pair.x.rank == 0:
-                constant[i] = str(setup.source.sites[i])
-        except NumericalError as e:
-            cell = f"{setup.source.sites[i]} into {setup.target.sites[j]}"
-            notes.append(f"the ranks of {cell} are missing: {e}")
-    if constant:
-        notes.append(f"constant representation at {', '.join(constant.values())}: similarities are missing "
-                     "there, and direct matching predicts the target's mean")
-    if short:
-        n, i, j = min(short)
-        cell = f"{setup.source.sites[i]} into {setup.target.sites[j]}"
-        notes.append(f"{n} independent rows are too few for {len(short)} of {len(setup.cells)} cells, such "
-                     f"as {cell}: cca, pwcca or r2 are missing, and direct matching is the "
-                     "solution of least norm where the source has more features")
-    return notes

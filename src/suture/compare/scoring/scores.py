@@ -14,6 +14,7 @@ from suture._base import SutureError
 from suture.compare.records import Evaluation, Findings, Fitted, ScoreRow, stack_cells, write_rows
 from suture.compare.scoring.chance import count_predictions, count_scored
 from suture.compare.scoring.evaluation import Evaluator
+from suture.compare.scoring.example_rows import ExampleRows
 from suture.compare.setup import OTHER_ORDER, Setup, report_network_errors
 from suture.numbers import (
     RECORDS,
@@ -45,19 +46,19 @@ _OUTPUTS = ("output_r2", "output_error")
 
 
 def evaluate(setup: Setup, method: str, runs: Sequence[Fitted], before: Arrays,
-             accumulators: Accumulators | None) -> Findings:
+             accumulators: Accumulators | None, paired: ExampleRows | None = None) -> Findings:
     """Evaluate all networks stitched by `method`, and return the measures of every cell.
 
     Each of the `runs`, one for each initialisation, needs one pass over the test data. Measures are means
     over runs, as are the per-example arrays; scores of detectors are those of the first run. `before` holds
     the arrays of earlier stages. `accumulators` hold the moments of the fitting data, for distances from
-    native; they are None without detectors.
+    native; they are None without detectors. `paired` are rows of a few test examples, likewise.
     """
     rows: list[list[ScoreRow]] = []
     arrays: dict[str, Any] = {}
     found = Findings()
     for number, fitted in enumerate(runs):
-        new, found = _evaluate_run(setup, method, fitted, {**before, **arrays}, accumulators)
+        new, found = _evaluate_run(setup, method, fitted, {**before, **arrays}, accumulators, paired)
         rows.append(new)
         arrays = _average_arrays(method, arrays, found.arrays, number)
     if len(runs) > 1:
@@ -100,7 +101,8 @@ def _find_bounds(measure: str) -> tuple[float, float]:
 
 
 def _evaluate_run(setup: Setup, method: str, fitted: Fitted, before: Arrays,
-                  accumulators: Accumulators | None) -> tuple[list[ScoreRow], Findings]:
+                  accumulators: Accumulators | None,
+                  paired: ExampleRows | None) -> tuple[list[ScoreRow], Findings]:
     """Evaluate all networks stitched by `method` in one pass; return rows and findings without rows."""
     detection, test, seed = setup.detection, setup.data.test, setup.settings.seed
     collector = None if detection is None else detection.make_collector()
@@ -114,15 +116,17 @@ def _evaluate_run(setup: Setup, method: str, fitted: Fitted, before: Arrays,
     if not has_same_examples(before, arrays):
         raise SutureError(OTHER_ORDER)
     rows = score_cells(found, method, seed, failed) + _explain_no_task(setup, method, found.examples)
-    if detection is None or collector is None or accumulators is None:
+    if detection is None or collector is None or accumulators is None or paired is None:
         return rows, Findings(arrays=arrays, counts=counts, failed=unmade)
     scores = stack_scores(collector, method, setup.shape)
     detection.describe_quality(scores, collector)
     separations = tabulate_scores(collector, arrays | scores, method, setup.shape, detection.ood.names, seed,
                                   failed)
-    rows += [*_measure_distances(setup, method, Fitted(fitted.maps, failed), accumulators),
+    working = Fitted(fitted.maps, failed)
+    near, new = paired.measure(method, working)
+    rows += [*near, *_measure_distances(setup, method, working, accumulators),
              *(ScoreRow(*r) for r in separations)]
-    return rows, Findings(arrays=arrays | scores, counts=counts, failed=unmade, ood=detection.about)
+    return rows, Findings(arrays=arrays | scores, counts=counts, failed=unmade, ood=detection.about).add(new)
 
 
 def _measure_distances(setup: Setup, method: str, fitted: Fitted,

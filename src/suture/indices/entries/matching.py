@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from suture.indices.definition import Argument, define_index, expand_invariances, require
-from suture.numbers import Floats, Pair, find_varying_columns
+from suture.numbers import Floats, Pair, find_assignment, find_varying_columns
 
 _TUNING = expand_invariances("translation", "scaling", "permutation", "diagonal")
 _COST = "m³, m the least common multiple of p and q"
@@ -34,15 +35,14 @@ def _correlate_units(pair: Pair) -> Floats:
 
 def _match(gain: Floats, count: int) -> float:
     """Sum the gain (m, m) of the best `count` pairs, each row and column in one of them at most."""
-    from scipy.optimize import linear_sum_assignment
-
     size = len(gain)
     if count == 0:
         return 0.0
     # A row or column without a partner is assigned to an added one, which no added one may take.
     whole = np.pad(gain, (0, size - count))
     whole[size:, size:] = -2.0 * size
-    return float(whole[linear_sum_assignment(whole, maximize=True)].sum())
+    rows, columns = find_assignment(torch.from_numpy(whole))
+    return float(whole[rows.numpy(), columns.numpy()].sum())
 
 
 @define_index("soft_matching", "soft matching", _TUNING, formula="max_P Σ P_ij r_ij, r_ij the correlation of "

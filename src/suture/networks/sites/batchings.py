@@ -21,6 +21,7 @@ from suture.networks.calls import (
 )
 from suture.networks.preparation import take_first
 from suture.networks.sites.axis_trace import AxisTrace
+from suture.networks.wrappers.eager_passes import count_changes
 from suture.numbers import to_double
 from suture.representations import UNKNOWN, Evidence
 
@@ -110,7 +111,7 @@ class Batchings:
         tensors = zip(extract_tensors(call.output), extract_tensors(other.output), call.axes, call.versions,
                       strict=False)
         for t, o, axis, version in tensors:
-            fresh = not early or t._version == version
+            fresh = not early or count_changes(t) == version
             if axis in (None, MIXED) or not fresh or not t.is_floating_point():
                 continue
             change = _measure_change(t, o, axis, self._few, rows)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import checkpoint
 
-from suture._base import SutureError, count_examples
+from suture._base import SharedChange, SutureError, count_examples
 from suture.networks.arguments import apply, repeat_inputs
 from suture.networks.calls import (
     Axes,
@@ -25,6 +25,7 @@ from suture.networks.calls import (
     repeat_examples,
 )
 from suture.networks.sites.site import Site
+from suture.networks.wrappers.eager_passes import count_changes
 
 _GENERATOR = "_checkpoint_without_reentrant_generator"
 
@@ -65,11 +66,11 @@ Versions = dict[CallId, list[tuple[Tensor, int]]]
 
 
 def _find_changed(versions: Versions) -> set[CallId]:
-    return {i for i, pairs in versions.items() if any(t._version != v for t, v in pairs)}
+    return {i for i, pairs in versions.items() if any(count_changes(t) != v for t, v in pairs)}
 
 
 def _list_versions(output: Any) -> list[tuple[Tensor, int]]:
-    return [(t, t._version) for t in extract_tensors(output)]
+    return [(t, count_changes(t)) for t in extract_tensors(output)]
 
 
 def _run_once(network: nn.Module, inputs: Any, calls: Collection[CallId], volatile: set[CallId],
@@ -118,6 +119,9 @@ def _run_checkpoints_once() -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(checkpoint, name, value)
+
+
+_ONCE = SharedChange(_run_checkpoints_once)
 
 
 class _PlainFunction:
@@ -218,7 +222,7 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
 
     hooked = [m for m in network.modules() if m._forward_hooks and m is not network]
     taken = dict.fromkeys([*(m for m, _ in plan.calls), *hooked])
-    with intercept_calls(taken, handler), _run_checkpoints_once():
+    with intercept_calls(taken, handler), _ONCE.hold():
         return apply(network, repeat_inputs(done.inputs, copies, done.size))
 
 

@@ -146,14 +146,16 @@ class SiteInspector:
 
     def _inspect_if_legal(self, call: Call) -> SiteInfo | None:
         # Where a network reads the last state only, the output of a recurrent layer is no site.
+        reasons = []
         for slot in (None, 1) if isinstance(call.module, nn.RNNBase) else (None,):
             try:
                 info = self.inspect(Site(*call.id, slot))
                 self._check_cut(info)
             except SutureError as e:
-                self._reasons.setdefault(call.id, str(e))
+                reasons.append(str(e))
             else:
                 return info
+        self._reasons[call.id] = reasons[0]
         return None
 
     def _check_cut(self, info: SiteInfo) -> None:

@@ -22,6 +22,7 @@ from suture.networks.calls import (
     guess_axis,
 )
 from suture.networks.sites.capture_and_replay import RecordedPass, ReplayPlan, replay
+from suture.networks.wrappers.eager_passes import count_changes
 from suture.numbers import to_double
 
 INPUTS = "", 0
@@ -152,7 +153,7 @@ class TailProbe:
 
         def hand(call: CallId, t: Tensor) -> Tensor:
             made = t.clone()
-            handed.append((call, made, made._version))
+            handed.append((call, made, count_changes(made)))
             return made
 
         def convert(call: CallId) -> Callable[[Tensor], Tensor]:
@@ -174,7 +175,7 @@ class TailProbe:
             return replay(self._network, self._plan, hand(site, x),
                           replace(self._done, inputs=inputs, results=results), self._volatile)
         finally:
-            self._volatile |= {i for i, t, version in handed if t._version != version} - {INPUTS}
+            self._volatile |= {i for i, t, version in handed if count_changes(t) != version} - {INPUTS}
 
     def _differ(self, one: Any, other: Any) -> bool:
         a, b = ([*map(dequantise, extract_tensors(o))] if (end := self._pick(o)) is None else [end]

@@ -1,0 +1,1 @@
+"""The natural range: how far shifts of the input move representations while the network still works."""

@@ -1,0 +1,168 @@
+"""The search for the natural range: shifted inputs of a network, with severities found by bisection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from suture._base import Progress
+from suture.data import Batch, MicroBatch
+from suture.networks import SitedNetwork, disable_gradients
+from suture.numbers import (
+    Estimate,
+    NumericalError,
+    RowMoments,
+    estimate_frechet,
+    make_missing_estimate,
+)
+from suture.ood.natural_range.outcomes import Outcome, compare_outcomes, measure_outcome
+from suture.ood.natural_range.radii import NaturalRange, ShiftRange
+from suture.ood.natural_range.shifts import VERSION, Shift, apply_shift, list_shifts
+from suture.representations import pick_rows
+from suture.stitching import Task
+
+STEPS = 4
+"""Halvings of the range of severities; between the last two, severities are interpolated."""
+NO_SHIFT = "no built-in shift knows such inputs; pass ood=OOD(shifts={name: function})"
+
+
+class _Point(NamedTuple):
+    severity: float
+    works: Estimate
+
+
+@dataclass(eq=False)
+class RangeSearch:
+    """Search for the natural range of a network on a few examples.
+
+    Args:
+        target: the network at its sites.
+        task: of its output.
+        batches: the examples.
+        pieces: examples per pass of the network.
+        device: of the network.
+        most: largest number of rows of each example.
+        works: relative accuracy from which on it works.
+        seed: of random draws.
+
+    Attributes:
+        natives: native rows (n, L, q) of each site.
+    """
+
+    target: SitedNetwork
+    task: Task
+    batches: Sequence[Batch]
+    pieces: MicroBatch
+    device: torch.device
+    most: int
+    works: float
+    seed: int
+    natives: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.natives, self._native = self._run(None, "", 0.0)
+        self._moments = [_try_moments(rows) for rows in self.natives]
+
+    @property
+    def examples(self) -> int:
+        """Number of examples."""
+        return sum(batch.size for batch in self.batches)
+
+    @property
+    def classes(self) -> tuple[Tensor, str]:
+        """Class of each example (n,), and where it is from: "labels", "predictions" or "" for one class."""
+        return self._native.find_classes()
+
+    def find(self, own: Mapping[str, Shift], progress: Progress | None = None) -> NaturalRange:
+        """Find the natural range with the built-in shifts, and that of the user's `own` shifts."""
+        built_in = list_shifts(self.batches[0].target, self.task.of_tokens)
+        shifts, found = {**built_in, **own}, []
+        for k, (name, shift) in enumerate(shifts.items()):
+            found.append(self._find_kind(name, shift))
+            if progress:
+                progress("natural range", k + 1, len(shifts))
+        return NaturalRange(VERSION, self.examples, self.works, self.most, tuple(found[:len(built_in)]),
+                            tuple(found[len(built_in):]), "" if built_in else NO_SHIFT)
+
+    def _find_kind(self, name: str, shift: Shift) -> ShiftRange:
+        points = [_Point(0.0, Estimate(1.0, 1.0, 1.0)), self._try(shift, name, 1.0)]
+        low, high = points
+        if high.works.value >= self.works:
+            return ShiftRange(name, Estimate(1.0, 1.0, 1.0), False, self._measure(shift, name, (1.0,)))
+        for _ in range(STEPS):
+            middle = self._try(shift, name, (low.severity + high.severity) / 2)
+            low, high = (middle, high) if middle.works.value >= self.works else (low, middle)
+            points.append(middle)
+        points.sort()
+        worst, found, best = (self._find_crossing(points, part) for part in ("low", "value", "high"))
+        severity = Estimate(found, min(worst, found), max(best, found))
+        return ShiftRange(name, severity, True,
+                          self._measure(shift, name, (severity.value, severity.low, severity.high)))
+
+    def _find_crossing(self, points: Sequence[_Point], part: str) -> float:
+        """Return the severity at which a curve through the points falls below the threshold."""
+        for one, other in pairwise(points):
+            above, below = (float(getattr(p.works, part)) - self.works for p in (one, other))
+            if below < 0:
+                return one.severity + above / (above - below) * (other.severity - one.severity)
+        return points[-1].severity
+
+    def _try(self, shift: Shift, name: str, severity: float) -> _Point:
+        outcome = self._run(shift, name, severity, rows=False)[1]
+        return _Point(severity, compare_outcomes(outcome, self._native, self.seed))
+
+    def _measure(self, shift: Shift, name: str, severities: Sequence[float]) -> tuple[Estimate, ...]:
+        """Return the distance of each site at the first severity, in an interval over all of them."""
+        found = []
+        for severity in dict.fromkeys(severities):
+            rows = self._run(shift, name, severity)[0] if severity else self.natives
+            found.append([self.measure(j, x) for j, x in enumerate(rows)])
+        return tuple(Estimate(of[0].value, min(e.low for e in of), max(e.high for e in of), of[0].reason)
+                     for of in zip(*found, strict=True))
+
+    def measure(self, j: int, rows: Tensor) -> Estimate:
+        """Return the distance of other rows (n, L, q) of the same examples from the native ones of a site."""
+        native = self._moments[j]
+        if isinstance(native, str):
+            return make_missing_estimate(native)
+        try:
+            return estimate_frechet(native, RowMoments.of(rows))
+        except NumericalError as e:
+            return make_missing_estimate(str(e))
+
+    @disable_gradients()
+    def _run(self, shift: Shift | None, name: str, severity: float,
+             rows: bool = True) -> tuple[list[Tensor], Outcome]:
+        """Return the rows of each site, if wanted, and the outcomes of all examples."""
+        found: list[list[Tensor]] = []
+        outcomes: list[Outcome] = []
+
+        def work(piece: Batch) -> tuple[list[Tensor], Outcome]:
+            done = self.target.run_full(piece.target)
+            masks, xs = self.target.find_masks(piece.target), []
+            if rows:
+                xs = [pick_rows(x, shape, masks, self.most) for x, shape in zip(
+                    self.target.pick_representations(done), self.target.shapes, strict=True)]
+            return xs, measure_outcome(self.task, done.output, self.target.view_output(piece.source),
+                                       piece.labels)
+
+        for k, batch in enumerate(self.batches):
+            inputs = batch.target if shift is None else apply_shift(shift, name, batch.target, severity,
+                                                                    self.seed, k)
+            for _, (xs, outcome) in self.pieces.map(Batch(batch.target, inputs, batch.labels), self.device,
+                                                    work):
+                found.append(xs)
+                outcomes.append(outcome)
+        return [torch.cat(parts) for parts in zip(*found, strict=True)], Outcome.join(outcomes)
+
+
+def _try_moments(rows: Tensor) -> RowMoments | str:
+    try:
+        return RowMoments.of(rows)
+    except NumericalError as e:
+        return str(e)

@@ -1,0 +1,206 @@
+"""Label-preserving shifts of a network's inputs, each with one severity from 0 (no change) to 1."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from suture._base import (
+    SutureError,
+    convert_tensors,
+    count_examples,
+    expect,
+    find_only_input,
+    list_tensors,
+    replace_input,
+    run_foreign,
+)
+from suture.data import Tokens, find_input_kind
+from suture.representations import get_token_mask
+
+VERSION = "shifts/1"
+"""Name of this set of shifts; another set gets another name, because distances are in its units."""
+Shift = Callable[[Any, float, torch.Generator], Any]
+"""Function from a batch of inputs, a severity in (0, 1] and a generator on the CPU to shifted inputs."""
+_NOISE, _BRIGHTNESS, _CONTRAST, _MIXING = 4.0, 4.0, 10.0, 0.6
+"""Standard deviations of noise and brightness, factor of contrast, share of another image, at severity 1."""
+
+
+def _add_noise(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    drawn = torch.randn(x.shape, generator=generator, dtype=torch.float32).to(x)
+    return torch.add(x, _compute_spread(x) * drawn, alpha=_NOISE * severity**2)
+
+
+def _lower_contrast(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    return torch.lerp(x, x.mean((2, 3), keepdim=True), severity)
+
+
+def _raise_contrast(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    mean = x.mean((2, 3), keepdim=True)
+    return torch.add(mean, x - mean, alpha=_CONTRAST**severity)
+
+
+def _brighten(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    return x + _BRIGHTNESS * severity**2 * _compute_spread(x)
+
+
+def _darken(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    return x - _BRIGHTNESS * severity**2 * _compute_spread(x)
+
+
+def _blur(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """Blur by a Gaussian of up to a quarter of the image's side, the border repeated."""
+    for axis in (2, 3):
+        size = x.shape[axis]
+        sigma = max(severity**2 * size / 4, 1e-3)
+        places = torch.arange(size, dtype=x.dtype, device=x.device)
+        reach = torch.arange(-size, size + 1, dtype=x.dtype, device=x.device)
+        weights = torch.softmax(-reach.square() / (2 * sigma**2), 0)
+        hit = (places[:, None] + reach).clamp(0, size - 1).long()
+        matrix = x.new_zeros(size, size).scatter_add_(1, hit, weights.expand(size, -1))
+        x = (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+    return x
+
+
+def _translate(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    """Move each image in a direction of its own by up to half a side, the border repeated."""
+    angle = 2 * math.pi * torch.rand(len(x), generator=generator, dtype=torch.float32).to(x)
+    theta = torch.eye(2, 3, dtype=x.dtype, device=x.device).repeat(len(x), 1, 1)
+    theta[:, :, 2] = severity * torch.stack([angle.cos(), angle.sin()], 1)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def _mix(x: Tensor, severity: float, generator: torch.Generator) -> Tensor:
+    others = (torch.arange(len(x)) + int(torch.randint(1, max(2, len(x)), (), generator=generator))) % len(x)
+    return torch.lerp(x, x[others.to(x.device)], _MIXING * severity)
+
+
+def _compute_spread(x: Tensor) -> Tensor:
+    """Return the standard deviation of all values of the batch."""
+    return x.std(correction=0)
+
+
+def _replace_tokens(tokens: Tokens, severity: float, generator: torch.Generator) -> Tensor:
+    chosen, ids = _choose_tokens(tokens, severity, generator), tokens.ids
+    drawn = torch.randint(max(1, len(tokens.vocabulary)), ids.shape, generator=generator)
+    return torch.where(chosen, tokens.vocabulary[drawn], ids) if len(tokens.vocabulary) else ids
+
+
+def _swap_tokens(tokens: Tokens, severity: float, generator: torch.Generator) -> Tensor:
+    """Exchange neighbouring tokens; each takes part in at most one exchange."""
+    chosen, ids = _choose_tokens(tokens, severity, generator), tokens.ids.clone()
+    for t in range(ids.shape[1] - 1):
+        pair = chosen[:, t] & tokens.free[:, t + 1]
+        ids[pair, t], ids[pair, t + 1] = ids[pair, t + 1], ids[pair, t]
+        chosen[:, t + 1] &= ~pair
+    return ids
+
+
+def _choose_tokens(tokens: Tokens, severity: float, generator: torch.Generator) -> Tensor:
+    return (torch.rand(tokens.ids.shape, generator=generator, dtype=torch.float32) < severity) & tokens.free
+
+
+IMAGE_SHIFTS: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = MappingProxyType({
+    "noise": _add_noise, "contrast down": _lower_contrast, "contrast up": _raise_contrast,
+    "brightness up": _brighten, "brightness down": _darken, "blur": _blur, "translation": _translate,
+    "mixing": _mix})
+"""Shifts of images (N, C, H, W), computed in floating point."""
+TOKEN_SHIFTS: Mapping[str, Callable[[Tokens, float, torch.Generator], Tensor]] = MappingProxyType({
+    "token replacement": _replace_tokens, "token swap": _swap_tokens})
+"""Shifts of token ids; "token drop" hides them in the attention mask."""
+DROP = "token drop"
+
+
+def list_shifts(inputs: Any, of_tokens: bool = False) -> dict[str, Shift]:
+    """Return the built-in shifts that suit a batch of inputs; none for inputs without a tensor to shift.
+
+    Args:
+        inputs: of the target network.
+        of_tokens: every token has a label of its own, so that dropping one would leave its label behind.
+    """
+    kind = find_input_kind(inputs)
+    if kind == "images":
+        return {name: _shift_images(change) for name, change in IMAGE_SHIFTS.items()}
+    if kind == "tokens":
+        found = {name: _shift_tokens(change) for name, change in TOKEN_SHIFTS.items()}
+        masked = get_token_mask(inputs) is not None
+        return found | ({DROP: _drop_tokens} if masked and not of_tokens else {})
+    return {"noise": _shift_all} if any(_is_shifted(t) for t in list_tensors(inputs)) else {}
+
+
+def apply_shift(shift: Shift, name: str, inputs: Any, severity: float, seed: int, batch: int) -> Any:
+    """Return shifted inputs; random draws depend on name, seed and batch alone, not on the severity."""
+    digest = hashlib.sha256(f"{seed} {name} {batch}".encode()).digest()
+    generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little"))
+    with run_foreign(f"the shift {name!r}"), torch.no_grad():
+        made = shift(inputs, severity, generator)
+    tensors = list(list_tensors(made))
+    expect(bool(tensors) and count_examples(made) == count_examples(inputs),
+           f"as many examples from the shift {name!r}",
+           f"{count_examples(made)} of {count_examples(inputs)}" if tensors else "no tensor",
+           "return the inputs in the same order")
+    return made
+
+
+def _shift_images(change: Callable[[Tensor, float, torch.Generator], Tensor]) -> Shift:
+    def shift(inputs: Any, severity: float, generator: torch.Generator) -> Any:
+        own = find_only_input(inputs)
+        made = change(own.float() if own.dtype != torch.float64 else own, severity, generator)
+        whole = not own.is_floating_point()
+        return replace_input(inputs, own, (made.round().clamp(0, 255) if whole else made).to(own.dtype))
+
+    return shift
+
+
+def _shift_tokens(change: Callable[[Tokens, float, torch.Generator], Tensor]) -> Shift:
+    def shift(inputs: Any, severity: float, generator: torch.Generator) -> Any:
+        own, tokens = _read_tokens(inputs)
+        return replace_input(inputs, own, change(tokens, severity, generator).to(own))
+
+    return shift
+
+
+def _drop_tokens(inputs: Any, severity: float, generator: torch.Generator) -> Any:
+    _, tokens = _read_tokens(inputs)
+    given = find_only_input(inputs)["attention_mask"]
+    kept = ~_choose_tokens(tokens, severity, generator).to(given.device)
+    return replace_input(inputs, given, given * kept)
+
+
+def _read_tokens(inputs: Any) -> tuple[Tensor, Tokens]:
+    given, mask = find_only_input(inputs), get_token_mask(inputs)
+    own = given if isinstance(given, Tensor) else given["input_ids"]
+    return own, Tokens.of(own, torch.ones_like(own, dtype=torch.bool) if mask is None else mask)
+
+
+def _shift_all(inputs: Any, severity: float, generator: torch.Generator) -> Any:
+    return convert_tensors(inputs, lambda t: _add_noise(t, severity, generator) if _is_shifted(t) else t)
+
+
+def _is_shifted(t: Tensor) -> bool:
+    return t.is_floating_point() and t.ndim > 1
+
+
+def check_shifts(given: Any) -> Mapping[str, Shift]:
+    """Return a user's own shifts by name.
+
+    Raises:
+        SutureError: no mapping of functions, or the name of a built-in one.
+    """
+    expect(isinstance(given, Mapping), "shifts as a mapping from names to functions", given,
+           "write shifts={'fog': function}")
+    for name, shift in given.items():
+        expect(isinstance(name, str) and bool(name), "names of shifts", repr(name))
+        if name in IMAGE_SHIFTS or name in TOKEN_SHIFTS or name == DROP:
+            raise SutureError(f"expected a name of its own for your shift, got {name!r}, a built-in one; "
+                              "choose another")
+        expect(callable(shift), f"a function (inputs, severity, generator) as the shift {name!r}", shift)
+    return given  # type: ignore[no-any-return]

@@ -1,0 +1,104 @@
+"""The sentences of a comparison: how many, in what order, and that their numbers are those of the table."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+from suture._base.errors import SutureError
+from suture.results.correspondence import measure_correspondence, pair_sites
+from suture.results.findings import summarise_findings
+from suture.results.verdicts import ARTEFACT, WORKING
+from tests.results.test_standing import with_chance
+from tests.support.synthetic import comparison
+
+
+def mark(made, method, cells):
+    table = made.table.copy()
+    at = table["measure"].str.startswith(f"{method}.") & np.isin(
+        table["source"] + " " + table["target"], [" ".join(cell) for cell in cells])
+    table.loc[at, "mark"] = "still improving: yes"
+    return dataclasses.replace(made, table=table)
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("alike", [True, False])
+@pytest.mark.parametrize("detectors", [(), ("maha",)])
+def test_at_most_six_sentences(same, alike, detectors):
+    made = comparison(4, 4, same_network=same, same_architecture=same or alike, detectors=detectors)
+    found = summarise_findings(made)
+    assert 1 <= len(found.all) <= 6
+    assert all(sentence.endswith(".") and "nan" not in sentence for sentence in found.all)
+    assert made.findings().all == found.all
+
+
+def test_the_finding_comes_first_with_its_counts():
+    made = comparison(detectors=("maha",))
+    first = summarise_findings(made).sentences[0]
+    tlm, dm = made.cells("tlm"), made.cells("dm")
+    assert list(map(int, re.findall(r"\d+", first)))[:4] == [
+        int(tlm.isin(WORKING).to_numpy().sum()), tlm.size, int((tlm == ARTEFACT).to_numpy().sum()),
+        int(dm.isin(WORKING).to_numpy().sum())]
+
+
+def test_marked_cells_carry_no_claim():
+    made = comparison(detectors=("maha",))
+    telling = summarise_findings(made).sentences[1]
+    source, target = re.search(r"telling, (\S+) into (\S+):", telling).groups()
+    marked = mark(made, "tlm", [(source, target)])
+    after = summarise_findings(marked)
+    assert f"{source} into {target}:" not in " ".join(after.sentences)
+    assert "of 15 converged cells" in after.sentences[0]
+    every = mark(made, "tlm", [(s, t) for s in made.sources for t in made.targets])
+    assert "has not converged in any of 16 cells" in summarise_findings(every).sentences[0]
+    assert "longer" in summarise_findings(every).sentences[-1]
+
+
+def test_the_telling_pair_is_the_largest_gap_among_artefacts():
+    made = comparison(detectors=("maha",))
+    gap = (made.matrix("tlm.relative_accuracy") - made.matrix("dm.relative_accuracy")).to_numpy(copy=True)
+    gap[(made.cells("tlm") != ARTEFACT).to_numpy()] = -np.inf
+    i, j = np.unravel_index(gap.argmax(), gap.shape)
+    assert f"{made.sources[i]} into {made.targets[j]}:" in summarise_findings(made).sentences[1]
+
+
+def test_what_makes_the_rest_meaningless_stands_alone():
+    found = summarise_findings(with_chance(comparison(detectors=("maha",)), hits=22))
+    assert found.first
+    assert len(found.sentences) == 1
+
+
+def test_layers_are_grouped_by_kind_of_measure():
+    made = comparison(detectors=("maha",), missing=False)
+    table = made.verdict().table
+    rows = table[table["measure"].str.startswith("tlm.")]
+    words = next(s for s in summarise_findings(made).sentences if s.startswith("Every layer"))
+    held = int(((rows["violated"] == 0)).sum())
+    assert f"{held} of {len(rows)} measures of task loss matching" in words
+
+
+def test_the_rank_of_corresponding_layers_against_a_slow_reference():
+    made = comparison(5, 4, same_network=False, missing=False)
+    found = measure_correspondence(made, "dm.r2")
+    values = made.matrix("dm.r2")
+    ranks = [int((values[t] > values.loc[t, t]).sum()) + 1 for t in made.targets]
+    assert (found.layers, found.nearest, found.rank) == (4, ranks.count(1), np.mean(ranks))
+    assert found.chance == 3
+    draws = np.random.default_rng(0).integers(5, size=(200_000, 4))
+    assert found.p == pytest.approx(((draws == 0).sum(1) >= found.nearest).mean(), abs=5e-3)
+    assert found.low <= found.rank <= found.high
+
+
+def test_layers_correspond_by_name_by_order_or_as_given():
+    made = comparison(5, 3, same_network=False, same_architecture=False)
+    assert pair_sites(made) == ("order", {0: 0, 1: 2, 2: 4})
+    assert pair_sites(made, "name") == ("name", {0: 0, 1: 1, 2: 2})
+    assert pair_sites(made, {made.targets[1]: made.sources[4]}) == ("given", {1: 4})
+    with pytest.raises(SutureError, match="unknown source site 'no'"):
+        made.findings({made.targets[0]: "no"})
+    with pytest.raises(SutureError, match="got depth"):
+        made.findings("depth")
+    assert pair_sites(comparison(same_network=False))[0] == "name"
