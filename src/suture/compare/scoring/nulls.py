@@ -10,6 +10,7 @@ from pydantic import Field
 from typing_extensions import Doc
 
 from suture._base import Whole, expect, keyword_options
+from suture.data import is_same_batch
 from suture.indices import Labels, NullTest, Value
 from suture.representations import Cell
 from suture.results import NULL_FIELDS
@@ -45,7 +46,8 @@ def check_labels(given: NullOptions, data: OpenedData) -> None:
         labels = getattr(given, name)
         if labels is None:
             continue
-        expect(data.whole.name not in data.random, f"data in one order for {name}=",
+        one, two = (next(iter(data.fit)) for _ in range(2))
+        expect(is_same_batch(one, two), f"data in one order for {name}=",
                "data that come otherwise in every pass", "give a loader with shuffle=False")
         counts = {n for d in (data.fit, data.whole) if (n := d.count_examples()) is not None}
         expect(not counts or len(labels) in counts,
@@ -63,8 +65,8 @@ def collect_nulls(values: Mapping[Cell, Mapping[str, Value]],
     tests: dict[str, dict[Cell, NullTest]] = {}
     for cell, found in values.items():
         for name, value in found.items():
-            if value.null is not None:
-                tests.setdefault(name, {})[cell] = value.null
+            if value.null is not None or value.reason:
+                tests.setdefault(name, {})[cell] = value.null or NullTest.missing(value.reason)
     arrays: dict[str, Any] = {}
     words: dict[str, Any] = {}
     for name, of in tests.items():
