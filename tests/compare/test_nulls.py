@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import suture
 from suture import SutureError
 from suture.numbers import Exchange
-from suture.results.nulls import adjust_holm
+from suture.results.inference.nulls import adjust_holm
 
 N = 60
 CLASSES = np.arange(N) % 4

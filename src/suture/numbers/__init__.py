@@ -1,6 +1,5 @@
 """Functions of second moments, intervals and scores: tensors in, frozen records out; no network, no path."""
 
-from suture.numbers.exchange import Exchange as Exchange
 from suture.numbers.factorisations import NumericalError as NumericalError
 from suture.numbers.factorisations import eigh as eigh
 from suture.numbers.factorisations import exponentiate_matrix as exponentiate_matrix
@@ -50,16 +49,17 @@ from suture.numbers.moments import merge_blocks as merge_blocks
 from suture.numbers.moments import standardise_rows as standardise_rows
 from suture.numbers.moments import sum_crosses as sum_crosses
 from suture.numbers.moments import to_double as to_double
+from suture.numbers.nulls.exchange import Exchange as Exchange
+from suture.numbers.nulls.permutation_null import FEWEST_ROWS as FEWEST_ROWS
+from suture.numbers.nulls.permutation_null import DrawnNull as DrawnNull
+from suture.numbers.nulls.permutation_null import GramSums as GramSums
+from suture.numbers.nulls.permutation_null import Null as Null
+from suture.numbers.nulls.permutation_null import PermutationNull as PermutationNull
+from suture.numbers.nulls.permutation_null import StrataSums as StrataSums
+from suture.numbers.nulls.permutation_null import describe_cka_null as describe_cka_null
+from suture.numbers.nulls.permutation_null import describe_debiased_null as describe_debiased_null
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
-from suture.numbers.permutation_null import FEWEST_ROWS as FEWEST_ROWS
-from suture.numbers.permutation_null import DrawnNull as DrawnNull
-from suture.numbers.permutation_null import GramSums as GramSums
-from suture.numbers.permutation_null import Null as Null
-from suture.numbers.permutation_null import PermutationNull as PermutationNull
-from suture.numbers.permutation_null import StrataSums as StrataSums
-from suture.numbers.permutation_null import describe_cka_null as describe_cka_null
-from suture.numbers.permutation_null import describe_debiased_null as describe_debiased_null
 from suture.numbers.records import RECORDS as RECORDS
 from suture.numbers.records import Arrays as Arrays
 from suture.numbers.records import Bools as Bools

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from suture.numbers.factorisations import eigh, svd, svdvals
 from suture.numbers.moments import MomentBlock, Moments, Side, UnitRowSums
-from suture.numbers.permutation_null import GramSums
+from suture.numbers.nulls.permutation_null import GramSums
 
 Key = tuple[Hashable, ...]
 

@@ -3,8 +3,8 @@
 from suture.results.comparison import Comparison as Comparison
 from suture.results.comparison import load as load
 from suture.results.findings import summarise_findings as summarise_findings
+from suture.results.inference.nulls import NULL_FIELDS as NULL_FIELDS
 from suture.results.measured import COLUMNS as COLUMNS
-from suture.results.nulls import NULL_FIELDS as NULL_FIELDS
 from suture.results.report import ReportOptions as ReportOptions
 from suture.results.report import write_report as write_report
 from suture.results.sanity import Verdict as Verdict

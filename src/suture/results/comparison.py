@@ -35,7 +35,6 @@ from suture.results.correspondence import Correspond
 from suture.results.findings import Findings, summarise_findings
 from suture.results.measured import Measured
 from suture.results.meta import check_meta
-from suture.results.nulls import tabulate_nulls
 from suture.results.report import ReportOptions, require_matplotlib, write_report
 from suture.results.sanity import Verdict, run_sanity_battery
 from suture.results.saving import read_fields, report_damage, save_measured
@@ -120,25 +119,6 @@ class Comparison(Measured):
         import pandas as pd
 
         return pd.DataFrame(describe_range(self.meta, self.targets), columns=list(RANGE_COLUMNS))
-
-    @checked
-    def null(self, measure: str) -> pd.DataFrame:
-        """Return what an index says by chance: its values where the rows of one side are permuted.
-
-        Args:
-            measure: an index among `measures`.
-
-        Returns:
-            One row for each cell: ``source``, ``target``, ``value`` (of the kept examples, where the null is
-            drawn), ``null_mean``, ``null_std``, ``p``, ``p_holm`` (adjusted for all cells), ``p_max``
-            (against the largest of all cells in each permutation; the smallest of the column tests if some
-            layer is similar; nan without permutations), ``calibrated`` (0 at the null's 95 % point, 1 at the
-            measure's best), ``n`` rows, ``method``, and ``reason`` for a missing null.
-
-        Raises:
-            SutureError: no such measure, or no index.
-        """
-        return tabulate_nulls(self, measure)
 
     @checked
     def cells(self, method: str = "dm", what: str = "word") -> pd.DataFrame:

@@ -17,8 +17,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from suture.numbers import METHOD_NAMES, Floats, Measure, get_measure
+from suture.results.inference.nulls import find_chance
 from suture.results.measured import Measured
-from suture.results.nulls import find_chance
 from suture.results.verdicts import ARTEFACT, CellVerdicts, describe_marks
 
 ANNOTATED_SITES = 12
