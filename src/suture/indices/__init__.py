@@ -34,8 +34,8 @@ from suture.indices.matrices import of_files as of_files
 from suture.indices.matrices import open_array_file as open_array_file
 from suture.indices.nulls.labels import Labels as Labels
 from suture.indices.nulls.labels import number_labels as number_labels
-from suture.indices.nulls.permutation import KeptRows as KeptRows
 from suture.indices.nulls.permutation import NullSource as NullSource
+from suture.indices.nulls.permutation import PermutedRows as PermutedRows
 from suture.indices.nulls.preparation import GROUPED as GROUPED
 from suture.indices.nulls.preparation import keep_rows as keep_rows
 from suture.indices.nulls.preparation import prepare_within as prepare_within

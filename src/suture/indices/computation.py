@@ -15,7 +15,7 @@ from suture.indices.entries import FOLDS
 from suture.indices.gram_matrices import FlatKernels
 from suture.indices.jackknife import add_intervals
 from suture.indices.nulls.labels import Labels, check_count
-from suture.indices.nulls.permutation import KeptRows, NullSource, add_nulls
+from suture.indices.nulls.permutation import NullSource, PermutedRows, add_nulls
 from suture.indices.nulls.preparation import GROUPED, keep_rows, prepare_within
 from suture.indices.requests import Names, Request, chosen
 from suture.indices.sample import Sample, as_matrix
@@ -144,7 +144,7 @@ def _as_tensor(name: str, given: Any) -> Tensor:
     return torch.from_numpy(as_matrix(name, given))
 
 
-class _KeptRows:
+class _PairedSample:
     """Rows of both matrices that a sample of the stream keeps, by slot."""
 
     def __init__(self, sample: Reservoir | ChosenRows) -> None:
@@ -183,11 +183,11 @@ class Streaming:
         self._groups, self._within = groups, within
         self._blocks: list[MomentBlock | None] = [None] * count_blocks(jackknife, indices)
         self._units = Needs.UNITS in needs
-        self._kept = _KeptRows(Reservoir(sample, seed)) if Needs.ROWS in needs else None
-        self._permuted: _KeptRows | None = None
+        self._kept = _PairedSample(Reservoir(sample, seed)) if Needs.ROWS in needs else None
+        self._permuted: _PairedSample | None = None
         if nulls or len(indices) < len(self.requests):
-            free = self._kept or _KeptRows(Reservoir(sample, seed))
-            self._permuted = free if groups is None else _KeptRows(choose_groups(groups, sample, seed))
+            free = self._kept or _PairedSample(Reservoir(sample, seed))
+            self._permuted = free if groups is None else _PairedSample(choose_groups(groups, sample, seed))
         self._kernels = FlatKernels.for_indices(indices, 1, 1, precision=torch.float64)
         self._widths: tuple[int, int] | None = None
         self.n = 0
@@ -255,7 +255,7 @@ class Streaming:
         return compute_indices(self.requests, data, intervals=self._jackknife > 0, nulls=nulls)
 
     def _make_source(self, sample: Sample | None) -> NullSource:
-        rows: KeptRows | str = "no rows were kept"
+        rows: PermutedRows | str = "no rows were kept"
         if self._nulls and self._permuted is not None:
             groups = _pick(self._groups, self._permuted.sample.numbers)
             rows = keep_rows(*self._permuted.matrices, groups, sample=None if groups is not None else sample)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from suture.indices import KeptRows
+from suture.indices import PermutedRows
 from suture.numbers import ChosenRows, Exchange, Ints, Reservoir
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.alignment import Alignment, to_grid
@@ -67,7 +67,7 @@ class ExampleSample:
             masks = [_copy_mask(m, one) for m in (mask_x, mask_y)]
             self._kept[slot] = _Example(sides[0], sides[-1], masks[0], masks[1])
 
-    def keep_rows(self, i: int, j: int, get_groups: Callable[[Ints], Ints | None]) -> KeptRows | str:
+    def keep_rows(self, i: int, j: int, get_groups: Callable[[Ints], Ints | None]) -> PermutedRows | str:
         """Return the rows of a cell, or the reason why there are none.
 
         An example changes places with those of the same unpadded positions.
@@ -84,7 +84,7 @@ class ExampleSample:
         exchange = Exchange.of(blocks if groups is None else groups[blocks], kinds)
         if not exchange.blocks:
             return "no two of the kept examples have the same unpadded positions"
-        return KeptRows(x[order], y[order], exchange, "examples" if groups is None else "groups",
+        return PermutedRows(x[order], y[order], exchange, "examples" if groups is None else "groups",
                         self._alignments[i, j].independent_share, self._precision)
 
     def _align(self, i: int, j: int, slots: list[int]) -> list[tuple[Tensor, ...]]:

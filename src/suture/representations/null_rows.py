@@ -13,9 +13,9 @@ from suture.indices import (
     GROUPED,
     STITCH,
     WITHIN,
-    KeptRows,
     Needs,
     NullSource,
+    PermutedRows,
     Request,
     keep_rows,
     number_labels,
@@ -132,7 +132,7 @@ class NullRows:
         for alignment in wanted & ({"pool", STITCH} if single else {"pool"}):
             found[alignment] = NullSource(draws, seed, grouped, self._keep_pooled(i, j) if draws else "")
         if STITCH in wanted and not single:
-            rows: KeptRows | str = ""
+            rows: PermutedRows | str = ""
             if self._whole is not None:
                 rows = self._whole.keep_rows(i, j, self._get_groups)
             found[STITCH] = NullSource(draws, seed, POSITIONS, rows, refused={Needs.ROWS: _ONE_POSITION})
@@ -140,7 +140,7 @@ class NullRows:
             found[WITHIN] = NullSource()
         return found
 
-    def _keep_pooled(self, i: int, j: int) -> KeptRows:
+    def _keep_pooled(self, i: int, j: int) -> PermutedRows:
         sample = self._rows.get_sample(i, j)
         groups = self._get_groups(self._rows.numbers)
         x, y = (torch.from_numpy(side.values) for side in (sample.x, sample.y))

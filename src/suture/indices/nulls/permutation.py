@@ -38,7 +38,7 @@ UNPAIRED = "it does not see which row of one side belongs to which of the other"
 
 
 @dataclass(frozen=True, eq=False)
-class KeptRows:
+class PermutedRows:
     """Rows x (n, p) and y (n, q) of one cell for permutations.
 
     Attributes:
@@ -75,7 +75,7 @@ class NullSource:
     draws: int = 0
     seed: int = 0
     dependent: str = ""
-    rows: KeptRows | str = "no rows were kept"
+    rows: PermutedRows | str = "no rows were kept"
     grams: ClassedRows | None = None
     refused: Mapping[Needs, str] = field(default_factory=dict)
 
@@ -97,7 +97,7 @@ def add_nulls(indices: Mapping[str, Index], values: Mapping[str, Value], inputs:
             drawn[name] = index
         elif test.reason and (source.draws or index.needs in source.refused):
             found[name] = NullTest.missing(why)
-    if drawn and isinstance(source.rows, KeptRows):
+    if drawn and isinstance(source.rows, PermutedRows):
         for name, test in _test_drawn(drawn, source.rows, source.draws, source.seed).items():
             closed = found[name]
             found[name] = test if closed.reason else replace(closed, z=test.z, draws=test.draws)
@@ -120,7 +120,7 @@ def _test_closed(index: Index, value: Value, data: Any, source: NullSource) -> N
     return NullTest.of(value.value, null, index.best, larger, data.n, "closed form")
 
 
-def _test_drawn(indices: Mapping[str, Index], kept: KeptRows, count: int,
+def _test_drawn(indices: Mapping[str, Index], kept: PermutedRows, count: int,
                 seed: int) -> dict[str, NullTest]:
     """Test indices by permutations of the kept rows, the same for all of them."""
     exchange = kept.exchange
@@ -154,7 +154,7 @@ def _compute(index: Index, data: Any) -> float:
         return math.nan
 
 
-def _describe_draws(index: Index, value: Value, draws: Floats, kept: KeptRows) -> NullTest:
+def _describe_draws(index: Index, value: Value, draws: Floats, kept: PermutedRows) -> NullTest:
     if value.reason:
         return NullTest.missing(f"of the rows for permutations: {value.reason}")
     defined = draws[~np.isnan(draws)]
@@ -173,7 +173,7 @@ def _describe_draws(index: Index, value: Value, draws: Floats, kept: KeptRows) -
 class _Shuffled:
     """Inputs of indices for any order of the target's rows; sums of one side are computed once."""
 
-    def __init__(self, kept: KeptRows, needs: set[Needs]) -> None:
+    def __init__(self, kept: PermutedRows, needs: set[Needs]) -> None:
         rows = torch.from_numpy(kept.exchange.rows)
         everything = len(rows) == len(kept.x)
         self._needs, self._kept = needs, kept

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from suture.indices.definition import FROM_MOMENTS, Needs, UndefinedError, require
 from suture.indices.nulls.classes import ClassedRows, choose_classes
-from suture.indices.nulls.permutation import KeptRows, NullSource
+from suture.indices.nulls.permutation import NullSource, PermutedRows
 from suture.indices.sample import Sample
 from suture.numbers import Exchange, Ints
 
@@ -19,11 +19,11 @@ GROUPED = "examples of one group are not independent"
 
 
 def keep_rows(x: Tensor, y: Tensor, groups: Ints | None, *, sample: Sample | None = None,
-              precision: torch.dtype = torch.float64) -> KeptRows:
+              precision: torch.dtype = torch.float64) -> PermutedRows:
     """Prepare rows, one for each example, for permutations of examples, or of groups of them."""
     n = len(x)
     exchange = Exchange.of(np.arange(n) if groups is None else groups, np.zeros(n, np.int64))
-    return KeptRows(x, y, exchange, "examples" if groups is None else "groups", precision=precision,
+    return PermutedRows(x, y, exchange, "examples" if groups is None else "groups", precision=precision,
                     sample=sample)
 
 
@@ -44,5 +44,5 @@ def prepare_within(x: Tensor, y: Tensor, labels: Ints | None, groups: Ints | Non
     kept, classes = choose_classes(labels)
     exchange = Exchange.of(np.arange(len(kept)) if groups is None else groups[kept], classes)
     unit = "examples within classes" if groups is None else "groups within classes"
-    permuted = KeptRows(*rows.centred, exchange, unit, rows.pair.share, precision, rows.sample, rows)
+    permuted = PermutedRows(*rows.centred, exchange, unit, rows.pair.share, precision, rows.sample, rows)
     return inputs, NullSource(draws, seed, "" if groups is None else GROUPED, permuted, rows)
