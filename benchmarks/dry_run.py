@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 import suture
 from common import claim, header
@@ -47,8 +48,9 @@ def bert(n: int) -> Given:
         max_position_embeddings=64))
     mask = torch.ones(n, 32, dtype=torch.long)
     mask[n // 2:, 20:] = 0
-    inputs = {"input_ids": torch.randint(5, 500, (n, 32)), "attention_mask": mask}
-    return {"source": network, "data": (inputs, torch.randint(0, 2, (n,)))}
+    ids, labels = torch.randint(5, 500, (n, 32)), torch.randint(0, 2, (n,))
+    rows = [({"input_ids": ids[k], "attention_mask": mask[k]}, labels[k]) for k in range(n)]
+    return {"source": network, "data": DataLoader(rows, 100)}
 
 
 def brief(epochs: int) -> Given:

@@ -27,7 +27,7 @@ import suture
 from common import Floor, claim, header
 from suture import zoo
 from suture.indices import FROM_MOMENTS, GROUPS, Request, chosen, compute_indices
-from suture.representations.accumulators import Accumulators, AccumulatorSettings
+from suture.representations import Accumulators, AccumulatorSettings
 from suture.representations.shapes import Kind, Shape
 
 Data = tuple[torch.Tensor, torch.Tensor]

@@ -31,6 +31,7 @@ FAST = {
     "ood": ("auxiliary", "energy_classifier", "features", "options", "detectors"),
     "results": ("measured", "sanity", "verdicts"),
     "compare": ("settings", "data_description", "run", "scores"),
+    "studies": ("controls",),
     "cli": ("console",),
     "testing": ("site_laws",),
 }

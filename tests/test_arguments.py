@@ -62,6 +62,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "ImagePreprocessing": (ImagePreprocessing, {}),
     "TextPreprocessing": (TextPreprocessing, {"tokenizer": some_function}),
     "compare_arrays": (suture.compare_arrays, {"source": A, "target": A, "indices": ["cka"]}),
+    "compare_arrays by name": (suture.compare_arrays, {"source": {"a": A}, "indices": ["cka"]}),
     "merged_moments": (suture.merged_moments, {"paths": ["/no/such"]}),
     "of_matrices": (indices.of_matrices, {"x": A, "y": A, "names": ["cka"]}),
     "of_logits": (indices.of_logits, {"source": A, "target": A}),

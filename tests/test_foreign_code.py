@@ -60,6 +60,22 @@ class Stream:
         raise self.error
 
 
+class FailsToGather(Fails):
+    """A detector whose statistics fail when they are made, or when they get a batch."""
+
+    def __init__(self, error: BaseException, late: bool) -> None:
+        super().__init__(error)
+        self.late = late
+
+    def make_statistics(self, seed: int) -> Any:
+        if self.late:
+            return self
+        raise self.error
+
+    def update(self, *given: Any) -> None:
+        raise self.error
+
+
 def failing(error: BaseException) -> Callable[..., Any]:
     def function(*given: Any) -> Any:
         raise error
@@ -80,6 +96,10 @@ CASES: dict[str, tuple[str, Callable[[BaseException], dict[str, Any]]]] = {
     "progress": ("the function given as progress", lambda e: {"progress": failing(e)}),
     "on_stage": ("the function given as on_stage", lambda e: {"on_stage": failing(e)}),
     "detector": ("the detector Fails", lambda e: {"ood": suture.OOD((), own={"mine": Fails(e)})}),
+    "statistics": ("the detector FailsToGather",
+                   lambda e: {"ood": suture.OOD((), own={"mine": FailsToGather(e, late=False)})}),
+    "statistics of a batch": ("the detector FailsToGather",
+                              lambda e: {"ood": suture.OOD((), own={"mine": FailsToGather(e, late=True)})}),
     "function": ("the detector 'mine' fails", lambda e: {"ood": suture.OOD((), own={"mine": failing(e)})}),
 }
 

@@ -214,7 +214,7 @@ def with_cells(name):
     with freeze(network):
         sited = SitedNetwork(network, x)
     n = len(sited.sites)
-    cells = ([(i, j) for i in range(0, n, 2) for j in range(0, n, 2)] if n > 2
+    cells = ([(i, j) for i in range(0, n, 3) for j in range(0, n, 3)] if n > 2
              else list(product(range(n), repeat=2)))
     return sited, x, torch.arange(16) % 4, cells
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from suture.stitching import Family as Family
     from suture.stitching import StitchingLayer as StitchingLayer
     from suture.stitching import TaskRecipe as TaskRecipe
+    from suture.studies import controls as controls
 
 _NAMES = {
     "_base": ("SutureError",),
@@ -60,8 +61,8 @@ _NAMES = {
                 "stitch"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
-_ROOMS = ("indices", "zoo")
-"""Rooms that are themselves public."""
+_ROOMS = {"indices": "indices", "zoo": "zoo", "controls": "studies.controls"}
+"""Rooms, and parts of rooms, that are themselves public."""
 
 __all__ = sorted([*_ROOM_OF, *_ROOMS])
 
@@ -72,7 +73,7 @@ def __getattr__(name: str) -> Any:
 
         return version("suture")
     if name in _ROOMS:
-        return importlib.import_module(f"suture.{name}")
+        return importlib.import_module(f"suture.{_ROOMS[name]}")
     if name not in _ROOM_OF:
         raise AttributeError(f"module 'suture' has no attribute {name!r}")
     found = getattr(importlib.import_module(f"suture.{_ROOM_OF[name]}"), name)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import suture
-from suture.compare.timing import LEAST_TRIED, Cost, choose_tried, measure_cost
+from suture.compare.rehearsal.timing import LEAST_TRIED, Cost, choose_tried, measure_cost
 from tests.support import tiny
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import cache
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,26 +13,45 @@ import torch
 from torch import nn
 
 import suture
-from suture.indices import of_matrices
-from suture.numbers import NumericalError, factorisations
+from suture.compare import run as compare_run
+from suture.indices import of_blocks
+from suture.numbers import MomentBlock, Moments, Spectra, factorisations
+from suture.ood import two_sample
 from suture.results import Comparison
 
-REASON = "no test decomposition"
-INDICES = "cka", "pwcca", "svcca", "nuclear", "shape", "correlation_hard", "permutation", "r2", "r2_folds"
-"""All that call a factorisation, and one that calls none."""
+INDICES = "svcca", "shape", "correlation_hard", "permutation", "soft_matching", "r2_folds", "cka"
+"""Those that factorise beside the default ones, and one that does not."""
+
+
+def fail(x: torch.Tensor) -> Any:
+    raise torch._C._LinAlgError("linalg.svd: (Batch element 0): The algorithm failed to converge because the "
+                                "input matrix is ill-conditioned (error code: 4).")
 
 
 class FailingCall:
-    """A replacement of `factorisations._factorise` whose call number `k` fails; None: it counts the calls."""
+    """A replacement of `factorisations._factorise`: all drivers of call `k` fail; None: it counts the calls.
+
+    `calls` are the names of the factorisations in order.
+    """
+
+    original = staticmethod(factorisations._factorise)
 
     def __init__(self, k: int | None = None) -> None:
-        self.k, self.calls, self.original = k, 0, factorisations._factorise
+        self.k, self.calls = k, list[str]()
 
-    def __call__(self, what: str, *rest: Any) -> Any:
-        self.calls += 1
-        if self.k == self.calls - 1:
-            raise NumericalError(REASON)
-        return self.original(what, *rest)
+    def __call__(self, what: str, x: torch.Tensor) -> Any:
+        self.calls.append(what)
+        if self.k != len(self.calls) - 1:
+            return self.original(what, x)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(factorisations.DRIVERS, what, (factorisations.Driver(fail),) * 3)  # type: ignore
+            return self.original(what, x)
+
+    @property
+    def reason(self) -> str:
+        """Beginning of the reason of what is missing."""
+        assert self.k is not None
+        return f"no {self.calls[self.k]} of a matrix of "
 
 
 def make_network(seed: int) -> nn.Sequential:
@@ -55,66 +74,143 @@ def values(result: Comparison) -> pd.DataFrame:
     return result.table.set_index(["source", "target", "measure"]).sort_index()
 
 
-@cache
-def solve_soundly(family: str, *settings: tuple[str, Any]) -> tuple[pd.DataFrame, int]:
-    with pytest.MonkeyPatch.context() as patch:
-        counter = FailingCall()
-        patch.setattr(factorisations, "_factorise", counter)
-        return values(run(family, **dict(settings))), counter.calls
+def run_counted(patch: pytest.MonkeyPatch, k: int | None, family: str,
+                **settings: Any) -> tuple[Comparison, FailingCall]:
+    call = FailingCall(k)
+    patch.setattr(factorisations, "_factorise", call)
+    return run(family, **settings), call
 
 
-def check_each_failure(family: str, monkeypatch: pytest.MonkeyPatch, most: int,
-                       *settings: tuple[str, Any]) -> None:
-    """Let each call fail in turn; check that at most `most` values of one cell or site are missing."""
-    before, calls = solve_soundly(family, *settings)
-    for k in range(0, calls, 1 + (calls > 12)):  # every second of many, for time
-        monkeypatch.setattr(factorisations, "_factorise", FailingCall(k))
-        result = run(family, **dict(settings))
-        monkeypatch.undo()
-        after = values(result)
-        assert after.index.equals(before.index)
-        lost = after["value"].isna() & before["value"].notna()
-        assert set(after.loc[lost, "reason"]) <= {REASON}
-        assert lost.sum() or any(REASON in note for note in result.meta["notes"]), k
-        assert lost.sum() <= most
-        assert len({c[:2] for c in after.index[lost]}) <= (1 + bool(settings) if most > 1 else 1)
-        kept = ["value", "low", "high"]
-        np.testing.assert_allclose(after.loc[~lost, kept], before.loc[~lost, kept], rtol=1e-9, atol=1e-12)
-        assert (after.loc[~lost, "reason"] == before.loc[~lost, "reason"]).all()
+def check(before: pd.DataFrame, after: pd.DataFrame, call: FailingCall, notes: list[str], cells: int) -> None:
+    """Check that values are missing in at most so many cells, for the reason of `call`, and no others."""
+    assert after.index.equals(before.index)
+    lost = after["value"].isna() & before["value"].notna()
+    without = ~lost & after["low"].isna() & before["low"].notna()
+    for why in [*after.loc[lost, "reason"], *after.loc[without, "mark"]]:
+        assert call.reason in why, call.k
+        assert "no algorithm converges" in why
+    assert lost.sum() + without.sum() or any(call.reason in note for note in notes), call.k
+    assert len({c[:2] for c in after.index[lost | without]}) <= cells, call.k
+    same = ~(lost | without)
+    kept = ["value", "low", "high"]
+    np.testing.assert_allclose(after.loc[same, kept], before.loc[same, kept], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(after.loc[without, "value"], before.loc[without, "value"], rtol=1e-9)
+    assert (after.loc[same, "reason"] == before.loc[same, "reason"]).all()
 
 
-def test_each_index_is_missing_alone(monkeypatch):
-    check_each_failure("full", monkeypatch, 1, ("indices", INDICES), ("methods", ()))
+def check_each_failure(family: str, monkeypatch: pytest.MonkeyPatch, calls: Iterable[int] | None = None,
+                       cells: int = 1, **settings: Any) -> None:
+    """Let each call fail in turn, or some, and check what is missing."""
+    before, counter = run_counted(monkeypatch, None, family, **settings)
+    for k in range(len(counter.calls)) if calls is None else calls:
+        after, call = run_counted(monkeypatch, k, family, **settings)
+        check(values(before), values(after), call, after.meta["notes"], cells)
 
 
-FAMILIES = ["ridge:cv", "rank:2", "orthogonal", "permutation"]
+EVERYTHING: dict[str, Any] = {"methods": ["dm", "tlm"], "indices": "default", "jackknife": 5,
+                              "detectors": ("mahalanobis",),
+                              "tlm": suture.TaskRecipe(epochs=1, batch_size=60)}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_direct_matching_is_missing_in_one_cell(family, monkeypatch):
-    check_each_failure(family, monkeypatch, 12)
+def test_every_factorisation_of_a_comparison_fails_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage of moments runs anew for each of its calls, on the moments of one pass; all for the rest."""
+    kept: list[Any] = []
+    describe, solve = compare_run.describe_moments, compare_run.match
+    counter, places = FailingCall(), list[int]()
+
+    def keep_match(*given: Any) -> Any:
+        places.append(len(counter.calls))
+        return solve(*given)
+
+    def keep(*given: Any) -> Any:
+        kept.append(given)
+        found = describe(*given)
+        places.append(len(counter.calls))
+        return found
+
+    monkeypatch.setattr(factorisations, "_factorise", counter)
+    monkeypatch.setattr(compare_run, "match", keep_match)
+    monkeypatch.setattr(compare_run, "describe_moments", keep)
+    whole = run("full", **EVERYTHING)
+    monkeypatch.undo()
+    (setup, accumulators, _, *rest), (start, end) = kept[0], places
+
+    def run_moments(k: int | None) -> tuple[pd.DataFrame, list[str], FailingCall]:
+        for moments in accumulators.tables.values():
+            moments.spectra = Spectra()
+        call = FailingCall(k)
+        monkeypatch.setattr(factorisations, "_factorise", call)
+        matched = solve(setup, accumulators)
+        found = describe(setup, accumulators, matched, *rest)
+        table = pd.DataFrame(found.rows).set_index(["source", "target", "measure"]).sort_index()
+        return table, [*found.notes, *matched.fitted.failed.values()], call
+
+    before, _, inner = run_moments(None)
+    assert inner.calls == counter.calls[start:end]
+    for k in range(len(inner.calls)):
+        after, notes, call = run_moments(k)
+        check(before, after, call, notes, 1)
+    outer = [k for k in range(len(counter.calls)) if not start <= k < end]
+    assert outer
+    for k in outer:
+        after, call = run_counted(monkeypatch, k, "full", **EVERYTHING)
+        check(values(whole), values(after), call, after.meta["notes"], 2)
 
 
-def test_detectors_and_distances_are_missing_alone(monkeypatch):
-    check_each_failure("full", monkeypatch, 20, ("detectors", ("mahalanobis", "neighbours")))
+def test_a_first_map_that_cannot_be_drawn_is_missing_in_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = EVERYTHING | {"indices": (), "jackknife": 0, "detectors": ()}
+    before, counter = run_counted(monkeypatch, None, "orthogonal", **given)
+    drawn = counter.calls.index("QR decomposition")
+    after, call = run_counted(monkeypatch, drawn, "orthogonal", **given)
+    check(values(before), values(after), call, [], 1)
+    missing = after.table[after.table["value"].isna()]
+    assert set(missing["source"]) == {"0"}
+    assert missing["measure"].str.startswith("tlm.").all()
 
 
-def test_an_interval_is_missing_alone_and_the_mark_says_why(monkeypatch):
+@pytest.mark.parametrize("intervals", [False, True])
+def test_each_index_is_missing_alone(intervals: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(50, 3, generator=generator, dtype=torch.float64)
-    y = x @ torch.randn(3, 4, generator=generator, dtype=torch.float64) + torch.randn(50, 4).double()
-    counter = FailingCall()
-    monkeypatch.setattr(factorisations, "_factorise", counter)
-    before = of_matrices(x, y, INDICES, jackknife=5)
-    for k in range(0, counter.calls, 4):
-        monkeypatch.setattr(factorisations, "_factorise", failing := FailingCall(k))
-        failing.original = counter.original
-        after = of_matrices(x, y, INDICES, jackknife=5)
+    y = x @ torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    y = y + torch.randn(50, 4, generator=generator, dtype=torch.float64)
+    blocks = [MomentBlock(Moments.of(x[k::5], y[k::5])) for k in range(5)]
+    monkeypatch.setattr(factorisations, "_factorise", counter := FailingCall())
+    before = of_blocks(blocks, INDICES, intervals=intervals)
+    for k in range(0, len(counter.calls), 8 if intervals else 1):
+        monkeypatch.setattr(factorisations, "_factorise", call := FailingCall(k))
+        after = of_blocks(blocks, INDICES, intervals=intervals)
         changed = [name for name in before if repr(before[name]) != repr(after[name])]
         assert len(changed) == 1, k
         value = after[changed[0]]
         assert math.isnan(value.low)
-        assert value.reason == REASON or value.mark.endswith(f"no interval: {REASON}")
+        assert call.reason in (value.reason or value.mark)
+
+
+def test_a_classifier_that_fails_is_missing_in_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, count, score = values(run("full", detectors=("two_sample",))), [0], two_sample._score_fold
+
+    def score_once(*given: Any) -> Any:
+        count[0] += 1
+        if count[0] == 2:
+            raise np.linalg.LinAlgError("Eigenvalues did not converge")
+        return score(*given)
+
+    monkeypatch.setattr(two_sample, "_score_fold", score_once)
+    after = values(run("full", detectors=("two_sample",)))
+    lost = after["value"].isna() & before["value"].notna()
+    assert lost.sum() == 4
+    assert {(s, m.split(".")[1].split("_")[0]) for s, _, m in after.index[lost]} == {
+        ("0", "ood"), ("0", "auroc"), ("0", "ap"), ("0", "fpr95")}
+    assert set(after.loc[lost, "reason"]) == {"Eigenvalues did not converge"}
+
+
+FAMILIES = ["ridge:cv", "rank:2", "permutation"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_direct_matching_is_missing_in_one_cell(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_each_failure(family, monkeypatch, [0, 2])
 
 
 @pytest.mark.parametrize("error", [np.linalg.LinAlgError("SVD did not converge"),

@@ -361,7 +361,7 @@ class Fails(Mapped):
 def test_an_error_of_reading_is_one_line_with_its_batch(error: BaseException, words: str,
                                                         workers: int) -> None:
     if workers and isinstance(error, SystemExit):
-        words = "worker"  # which has ended without a word
+        words = "of mine fails"  # the worker has ended without a word
     loader = DataLoader(Fails(error, 5), batch_size=5, num_workers=workers)
     with pytest.raises(SutureError, match=words):
         list(Batches(loader, name="mine"))

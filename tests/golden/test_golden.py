@@ -6,7 +6,7 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +34,37 @@ BETWEEN = {
 EXAMPLE = "digits_self/result"
 
 
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run all cases once, in one process with pinned kernels, with the package that is tested here."""
-    folder = tmp_path_factory.mktemp("golden")
-    make.run(folder, source=str(Path(suture.__file__).parents[1]))
+LONG = ("digits_seeds", "every_detector", "every_family", "resumed")
+"""Cases that take long, and whose parts have references or siblings in the tests of the rooms."""
+SHORT = [name for name in STORED if name not in LONG]
+
+
+def _run(names: Sequence[str], factory: pytest.TempPathFactory) -> Path:
+    """Run cases once, in one process with pinned kernels, with the package that is tested here."""
+    folder = factory.mktemp("golden")
+    make.run(folder, list(names), source=str(Path(suture.__file__).parents[1]))
     return folder
 
 
-@pytest.mark.parametrize("name", [n for n in STORED if n != make.INTERFACE])
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _run(SHORT, tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def long_found(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _run(LONG, tmp_path_factory)
+
+
+@pytest.mark.parametrize("name", [n for n in SHORT if n != make.INTERFACE])
 def test_a_case_gives_what_is_stored(name: str, found: Path) -> None:
     assert make.differences(name, make.RESULTS, found).problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_case_gives_what_is_stored(name: str, long_found: Path) -> None:
+    assert make.differences(name, make.RESULTS, long_found).problems == []
 
 
 def test_every_stored_folder_is_of_a_case() -> None:
@@ -127,8 +147,9 @@ def test_stored_moments_merge() -> None:
         )
 
 
-def test_runs_went_on_as_if_never_stopped(found: Path) -> None:
-    same = json.loads((found / "resumed" / "same.json").read_text())
+@pytest.mark.slow
+def test_runs_went_on_as_if_never_stopped(long_found: Path) -> None:
+    same = json.loads((long_found / "resumed" / "same.json").read_text())
     assert same == {"moments": True, "dm": True, "tlm": True}
 
 

@@ -15,7 +15,7 @@ import suture
 from suture import TaskRecipe
 from suture._base import SharedChange, exact_products
 from suture.networks.arguments import apply
-from suture.networks.sites.capture_and_replay import _ONCE
+from suture.networks.sites.capture_and_replay import PLAIN_CHECKPOINTS
 from tests.support import tiny
 
 X = tiny.images(8)
@@ -92,7 +92,7 @@ def read_precision() -> object:
 
 
 @pytest.mark.parametrize(("enter", "read"), [
-    (_ONCE.hold, lambda: checkpoint.CheckpointFunction), (exact_products, read_precision)])
+    (PLAIN_CHECKPOINTS.hold, lambda: checkpoint.CheckpointFunction), (exact_products, read_precision)])
 def test_a_change_ends_with_the_last_thread_that_needs_it(
         enter: Callable[[], Any], read: Callable[[], object]) -> None:
     before = read()

@@ -111,3 +111,62 @@ def test_video_runs() -> None:
     assert [str(i.shape) for i in suture.find_sites(net, clips)] == ["map 6x4x6x6"] * 2
     result = suture.compare(net, None, (clips, net(clips).argmax(1)), methods=["dm"], ood=None, indices=[])
     assert min(result.matrix("dm.accuracy").loc[k, k] for k in NAMES) == 1
+
+
+class Pyramid(Backbone):
+    """A detection backbone: maps of two levels by name, the second one from both blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lateral = nn.Conv2d(6, 4, 1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        one = self.blocks[0](self.stem(x))
+        two = self.blocks[1](one)
+        return {"0": self.lateral(one) + self.lateral(two), "1": self.lateral(two)}
+
+
+class Graph(nn.Module):
+    """Logits of the nodes of one graph: each layer adds what comes over the edges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks, self.head = nn.ModuleList(nn.Linear(5, 5) for _ in range(2)), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        for block in self.blocks:
+            h = block(x)
+            x = torch.relu(h.index_add(0, edge_index[1], h[edge_index[0]]))
+        out: Tensor = self.head(x)
+        return out
+
+
+IMAGE = torch.randn(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+EDGES = torch.randint(0, 12, (2, 40), generator=torch.Generator().manual_seed(1))
+NODES = torch.randn(12, 5, generator=torch.Generator().manual_seed(2))
+BRIEF: dict[str, Any] = {"methods": ["dm"], "ood": None, "indices": ["cka"], "device": "cpu"}
+
+
+def test_a_pyramid_of_maps_runs_everywhere() -> None:
+    net, other = Pyramid(), Pyramid()
+    with pytest.raises(SutureError, match=r"blocks.0 goes around it.*allow_bypass"):
+        suture.compare(net, other, [(IMAGE,)], sites=["blocks.1"], **BRIEF)
+    given = BRIEF | {"sites": NAMES, "allow_bypass": True, "output": "1"}
+    assert suture.dry_run(net, None, [(IMAGE,)], **given).names == ("Pyramid", "Pyramid")
+    result = suture.compare(net, None, [(IMAGE,)], **given)
+    own = [float(result.matrix("dm.output_r2").loc[k, k]) for k in NAMES]
+    assert own == pytest.approx([1, 1], abs=1e-4)
+    made = suture.stitch(net, "blocks.0", other, "blocks.0", [(IMAGE,)], output="1", allow_bypass=True)
+    assert sorted(made(IMAGE)) == ["0", "1"]
+
+
+@pytest.mark.parametrize("call", [
+    lambda net, given: suture.find_sites(net, given[0]),
+    lambda net, given: suture.capture(net, given[0], NAMES),
+    lambda net, given: suture.compare(net, None, [given], **BRIEF),
+    lambda net, given: suture.dry_run(net, net, [given[:1]], **BRIEF),
+    lambda net, given: suture.stitch(net, NAMES[0], Graph(), NAMES[1], [given])])
+@pytest.mark.parametrize("edges", [EDGES, EDGES[:, :12]], ids=["edges", "as many edges as nodes"])
+def test_one_graph_is_refused_with_what_to_give(call: Any, edges: Tensor) -> None:
+    with pytest.raises(SutureError, match=r"of graphs give dense ones: x \(N, nodes, D\) and adjacency"):
+        call(Graph(), ((NODES, edges), torch.arange(12) % 3))

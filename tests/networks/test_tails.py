@@ -17,7 +17,8 @@ from tests.support.architectures import ARCHITECTURES, N
 
 EVERY = ("vit", "swin", "bert", "albert", "gpt2")
 """Where every legal site is tried, and not the default ones alone."""
-LONG = ("swin", "albert", "vit")
+LONG = ("swin", "albert", "vit", "bert")
+"""Those that take long: their blocks are tried above, and every site of another one below."""
 
 
 def _state(network: nn.Module) -> list[Any]:

@@ -81,6 +81,58 @@ def test_the_next_driver_is_used_and_the_last_failure_is_one_line(name, monkeypa
         compute(x)
 
 
+def list_drivers() -> list[tuple[str, int]]:
+    return [(what, k) for what, drivers in factorisations.DRIVERS.items() for k in range(1, len(drivers))]
+
+
+@pytest.mark.parametrize(("what", "k"), list_drivers())
+def test_each_driver_gives_the_result_of_the_first(what: str, k: int) -> None:
+    names = {"singular value decomposition": "svd", "singular values": "svdvals", "eigenvalues": "eigh",
+             "QR decomposition": "qr", "assignment": "assignment"}
+    first, driver = factorisations.DRIVERS[what][0], factorisations.DRIVERS[what][k]
+    if driver.solve is factorisations._svd_of_cuda or (driver.as_given and not driver.applies(X)):
+        pytest.skip("on CUDA alone")
+    x = LADDERS[names[what]][1]
+    for one, other in zip(*(canonical(names[what], d.solve(x)) for d in (first, driver)), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10, check_dtype=False)
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_no_driver_is_tried_twice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same function on the same numbers fails again; on another dtype it may not."""
+    compute, x, calls = LADDERS[name]
+    tried: list[str] = []
+    for module, attribute in calls:
+        where = f"{module.__name__}.{attribute}"
+
+        def fail(*_: Any, where: str = where, **named: Any) -> Any:
+            tried.append(f"{where} {named.get('driver', '')}")
+            raise ERRORS[0]
+
+        monkeypatch.setattr(module, attribute, fail)
+    with pytest.raises(NumericalError):
+        compute(x)
+    assert len(tried) == len(set(tried)) >= len(calls)
+
+
+def test_a_near_identity_has_a_decomposition_where_the_first_driver_fails(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the whitened cross scatter of a cell with itself, on which MKL with AVX2 raised this error."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.eye(60).double() + 1e-13 * torch.randn(60, 60, generator=g, dtype=torch.float64)
+    torch_svd = torch.linalg.svd
+
+    def fail(m: torch.Tensor, **named: Any) -> Any:
+        raise torch._C._LinAlgError("linalg.svd: (Batch element 0): The algorithm failed to converge "
+                                    "because the input matrix is ill-conditioned or has too many repeated "
+                                    "singular values (error code: 59).")
+
+    monkeypatch.setattr(torch.linalg, "svd", fail)
+    u, s, vh = svd(x)
+    torch.testing.assert_close(s, torch_svd(x).S, rtol=1e-12, atol=0)
+    torch.testing.assert_close((u * s) @ vh, x, rtol=0, atol=1e-12)
+
+
 def test_a_result_that_is_not_finite_is_a_failure(monkeypatch):
     nan = torch.full((5,), torch.nan, dtype=torch.float64)
     monkeypatch.setattr(torch.linalg, "svdvals", lambda _: nan)

@@ -20,7 +20,7 @@ from suture import Paired, SutureError, indices
 from suture.compare.fitting.token_share import TokenShare
 from suture.indices import GROUPS, chosen, own
 from suture.numbers import Reservoir
-from suture.representations.accumulators import Accumulators, AccumulatorSettings
+from suture.representations import Accumulators, AccumulatorSettings
 from suture.representations.alignment import Alignment
 from suture.representations.shapes import Kind, Shape
 from tests.support import references, tiny

@@ -166,7 +166,7 @@ def test_the_page_counts_verdicts_and_shows_what_they_rest_on():
         assert shown.count(sentence) == 1
     for found in judge_methods(given).values():
         assert shown.count(found.counts) == 1  # above the method's measures
-    for word in ("works, beyond what natural inputs reach (artefact)", "<b>noise</b>", "contrast up",
+    for word in ("works, beyond what natural inputs reach (artefact)", "<b>noise</b>",
                  "made from the data: 50 examples of <i>noise</i>", "given: 50 examples", "Quality of maha",
                  "Quality of energy", "a relative accuracy of at least 0.8", "without the layer itself"):
         assert word in shown

@@ -15,7 +15,7 @@ import pytest
 import suture
 from suture._base import save_tensors
 from suture._base.errors import SutureError
-from suture.results import has_comparison, load, saving
+from suture.results import has_comparison, load, saving, summarise_findings
 from suture.results.measured import COLUMNS
 from tests.support.comparisons import one_cell
 from tests.support.synthetic import HOSTILE, comparison
@@ -320,6 +320,35 @@ def assert_damaged(folder, harm, message):
 ])
 def test_damage_to_an_old_folder_is_named_in_one_line(tmp_path, harm, message):
     assert_damaged(old_folder(tmp_path / "old"), harm, message)
+
+
+def list_places(node, before=()):
+    """Return the path of every entry of a document, three levels deep."""
+    entries = node.items() if isinstance(node, dict) and len(before) < 3 else ()
+    return [place for k, v in entries for place in ((*before, k), *list_places(v, (*before, k)))]
+
+
+def test_a_document_edited_by_hand_is_read_or_refused_in_one_line(tmp_path):
+    folder = old_folder(tmp_path / "old")
+    whole = (folder / "comparison.json").read_text()
+    odd, read = [None, -1, "x", [], {}, [None], 1e308, float("nan"), "remove"], 0
+    messages = []
+    for k, place in enumerate(list_places(json.loads(whole))):
+        document = node = json.loads(whole)
+        for key in place[:-1]:
+            node = node[key]
+        node[place[-1]] = value = odd[k % len(odd)]
+        if value == "remove":
+            del node[place[-1]]
+        (folder / "comparison.json").write_text(json.dumps(document))
+        try:
+            made = load(folder)
+            repr(made), made.matrix("cka"), made.verdict(), summarise_findings(made)
+            read += 1
+        except SutureError as error:
+            messages.append(str(error))
+    assert min(read, len(messages)) > 8
+    assert not any("\n" in m for m in messages)
 
 
 @pytest.mark.parametrize(("harm", "message"), [

@@ -33,7 +33,8 @@ from suture.cli.options import (
 )
 from suture.compare import ArrayFile, ArrayOptions, Settings, compare_arrays, hold_folder
 from suture.data import Examples
-from suture.indices import Value, merged_moments, of_files
+from suture.indices import Value, merged_moments
+from suture.indices import compare_arrays as compare_matrices
 from suture.networks import (
     Recipe,
     Site,
@@ -49,11 +50,13 @@ from suture.numbers import get_measure
 from suture.results import ReportOptions, load, write_report
 
 RUN = list_parameters(Settings, only=("seed", "device"))
+ARRAYS = ("jackknife", "sample", "seed", "precision", "device")
+"""Options of `suture arrays` that are passed on as they are."""
 
 
 @command(RUN, REPORT, RESTART)
 def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
-    """Two small networks trained on the digits, each compared with itself and with the other."""
+    """Two small networks trained on the digits, one compared with itself and with the other."""
     find_device(options["device"])  # raises for a bad one, before anything is trained
     with show_progress() as progress:
         report = read_record(ReportOptions, options)
@@ -155,8 +158,7 @@ def _inspect_every_call(network: nn.Module, inputs: Any) -> Iterator[tuple[Site,
             yield site, e
 
 
-@command(list_parameters(ArrayOptions, only=("indices", "jackknife", "sample", "seed", "precision",
-                                             "device")), REPORT, RESTART)
+@command(list_parameters(ArrayOptions, only=("indices", *ARRAYS)), REPORT, RESTART)
 def arrays(
     paths: Annotated[list[Path], typer.Argument(
         help="SOURCE, and TARGET unless it is the same: .npz, .safetensors or .npy files, or folders of .npy "
@@ -178,12 +180,11 @@ def arrays(
         for of in (source, *others):
             of.pop(labels or "", None)
         listed = options["indices"]
-        how = {name: options[name] for name in ("jackknife", "sample", "seed", "precision", "device")}
         with show_progress() as progress:
             made = compare_arrays(source, others[0] if others else None,
                                   () if listed == "none" else split_names(listed) or (),
                                   names=_name_files(paths), kinds=_split_kinds(kind or []), labels=classes,
-                                  progress=progress, save_to=out, **how)
+                                  progress=progress, save_to=out, **{name: options[name] for name in ARRAYS})
         print_verdict(made)
         page = write_report([made], out / "report.html", read_record(ReportOptions, options))
     console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(page))}", soft_wrap=True)
@@ -223,7 +224,7 @@ def indices(
         expect(len(paths) == 2, "a source and a target", f"{len(paths)} paths",
                "to merge moments write --moments")
         how = {name: options[name] for name in ("jackknife", "sample", "seed")}
-        found = of_files(paths[0], paths[1], names, save=save, **how)
+        found = compare_matrices(paths[0], paths[1], names, save=save, **how)
     _print_values(found)
     if save is not None:
         console.print(f"moments: {clean(str(save))}", soft_wrap=True)

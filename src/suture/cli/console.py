@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as ProgressBars
 from rich.table import Column, Table
 
-from suture._base import format_bytes
+from suture._base import expect, format_bytes
 from suture.cli.entry_point import clean, console, problems
 from suture.compare import DryRun
 from suture.results import Comparison, summarise_findings
@@ -47,8 +47,8 @@ def print_dry_run(found: DryRun) -> None:
     print_notes(found.notes)
     if any(s is not None for s in found.seconds.values()):
         parts = (f"{stage} {_format_duration(s)}" for stage, s in found.seconds.items() if s is not None)
-        console.print(f"about {', '.join(parts)}, by a few examples; solving and "
-                      "detectors come on top", soft_wrap=True)
+        console.print(f"about {', '.join(parts)}, by a few examples; reading data "
+                      "and trained detectors come on top", soft_wrap=True)
     print_notes(filter(None, [found.warning]))
 
 
@@ -77,11 +77,13 @@ def print_notes(notes: Iterable[str], indent: str = "") -> None:
 
 
 def split_names(names: str | None) -> list[str] | None:
-    r"""Split comma separated names; None gives None.
+    r"""Split comma separated names; None gives None, and there is at least one.
 
     The comma in ``@tokens:1,14x14`` and one after a backslash are part of a name.
     """
     if names is None:
         return None
     parts = re.findall(r"(?:\\.|[^\\,]|\\$|,(?=\s*\d+x\d+\s*(?:,|$)))+", names, re.DOTALL)
-    return [n for part in parts if (n := re.sub(r"(?<!\\)\s+$", "", part.lstrip()))]
+    found = [n for part in parts if (n := re.sub(r"(?<!\\)\s+$", "", part.lstrip()))]
+    expect(bool(found), "names separated by commas", repr(names), "leave the option out")
+    return found

@@ -22,7 +22,7 @@ COMMANDS = {
     "indices": ("commands",
                 "Structural indices of two matrices with the same rows, without any network."),
     "demo": ("commands",
-             "Two small networks trained on the digits, each compared with itself and with the other."),
+             "Two small networks trained on the digits, one compared with itself and with the other."),
     "train": ("commands", "Train a network of the zoo and save its weights."),
     "report": ("commands", "One HTML report of one or more comparisons."),
     "layers": ("commands",

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 
-from suture._base import Option, list_options, listen_to_signals
+from suture._base import Option, expect, list_options, listen_to_signals
 from suture.cli.entry_point import Stopped, app
 from suture.compare import CompareOptions, FitSettings, Settings, StitchOptions
 from suture.ood import OOD, EnergyRecipe
@@ -109,6 +109,9 @@ def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[...,
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
         def call(**given: Any) -> None:
+            for name, value in given.items():  # such as a variable of the shell that is not set
+                blank = isinstance(value, str) and not value.strip()
+                expect(not blank, f"a value for {name.replace('_', '-')}", repr(value), "leave it out")
             try:
                 with listen_to_signals():
                     function(**given)

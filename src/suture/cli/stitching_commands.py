@@ -40,9 +40,7 @@ from suture.cli.options import (
     list_parameters,
     read_record,
 )
-from suture.compare import compare as compare_networks
-from suture.compare import dry_run as estimate_networks
-from suture.compare import hold_folder, paper
+from suture.compare import Ready, hold_folder, make_ready, paper
 from suture.compare import stitch as stitch_networks
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import DEFAULT_RULE, AlignmentRule
@@ -82,19 +80,17 @@ def _compare(source: str, target: str | None, source_weights: Path | None, targe
                                    read_record(DataOptions, options), options["seed"])
     arguments = {**_read_settings(preset, options),
                  "names": _choose_names(source, source_weights, target, target_weights)}
-    networks = (given.source, given.target, given.train, given.test)
-    found = estimate_networks(*networks, **arguments)
+    ready = make_ready(given.source, given.target, given.train, given.test, **arguments, save_to=out,
+                       restart=options["restart"] and out is not None)
     print_notes(given.notes)
-    print_dry_run(found)
+    print_dry_run(ready.estimate())
     if out is not None:
-        arguments |= {"save_to": out, "restart": options["restart"]}
-        _run_and_report(networks, arguments, out, read_record(ReportOptions, options))
+        _run_and_report(ready, out, read_record(ReportOptions, options))
 
 
-def _run_and_report(networks: tuple[Any, ...], arguments: Mapping[str, Any], out: Path,
-                    how: ReportOptions) -> None:
+def _run_and_report(ready: Ready, out: Path, how: ReportOptions) -> None:
     with show_progress() as progress:
-        made = compare_networks(*networks, **arguments, progress=progress)
+        made = ready.run(progress)
     print_verdict(made)
     report = write_report([made], out / "report.html", how)
     console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(report))}", soft_wrap=True)

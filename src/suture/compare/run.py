@@ -1,16 +1,15 @@
-"""The public calls `compare`, `dry_run` and `paper`, and the stages that they run."""
+"""The public calls `compare` and `paper`, and the stages that they run."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from suture._base import SutureError, get_time, report_out_of_memory, takes
 from suture.compare.fitting.moments import (
     collect,
-    collect_moments,
     compute_published,
     describe_moments,
     mark_overfitted,
@@ -19,53 +18,19 @@ from suture.compare.fitting.moments import (
 from suture.compare.fitting.task_loss import (
     describe_training,
     find_marks,
-    make_layers,
     measure_own_layers,
     train,
 )
 from suture.compare.kept_run import open_kept_run, report_checkpoints
 from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
 from suture.compare.result import assemble, list_standing_notes, take_over
-from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.scoring.example_rows import ExampleRows
 from suture.compare.scoring.scores import evaluate
 from suture.compare.settings import CompareOptions
 from suture.compare.setup import OTHER_ORDER, Setup, set_up
-from suture.compare.timing import Cost, choose_tried, measure_cost, predict_intervals
-from suture.data import Batch, Batches, cut_batch, move_batch
-from suture.networks import SiteInfo
 from suture.representations import Accumulators, AlignmentRule
 from suture.results import Comparison
-from suture.stitching import FULL, GroupTrainer, TaskRecipe
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """Sites, memory and estimated time of a comparison, from one micro-batch.
-
-    Attributes:
-        names: names of source and target.
-        source, target: their sites with shapes, in order; the same object for self-stitching.
-        examples: numbers of examples of data and test data; None where a stream does not know.
-        micro_batch: examples per pass of a network.
-        state: bytes of the sums of all cells, for any number of examples.
-        seconds: estimated wall time of each stage, and of ``intervals`` where there are any; None if the
-            number of examples is unknown. Solving and trained detectors are not included.
-        device: device of the run.
-        warning: sentence on labels that the target network cannot predict; usually empty.
-        notes: sentences on what is scored of the target network's output.
-    """
-
-    names: tuple[str, str]
-    source: tuple[SiteInfo, ...]
-    target: tuple[SiteInfo, ...]
-    examples: tuple[int | None, int | None]
-    micro_batch: int
-    state: int
-    seconds: dict[str, float | None]
-    device: str
-    warning: str = ""
-    notes: tuple[str, ...] = ()
+from suture.stitching import FULL, TaskRecipe
 
 
 @takes(CompareOptions)
@@ -82,8 +47,14 @@ def compare(given: CompareOptions) -> Comparison:
     Raises:
         SutureError: bad input. One line says what was expected, what was given and what to write instead.
     """
+    return run_stages(given)
+
+
+def run_stages(given: CompareOptions, setup: Setup | None = None) -> Comparison:
+    """Run what is unfinished of a comparison; a `setup` made before with these arguments is not made again.
+    """
     with open_kept_run(given) as kept:
-        run = _Run(kept.keep(set_up(given)), kept.previous)
+        run = _Run(kept.keep(setup or set_up(given)), kept.previous)
         result: Comparison | None = None
         for stage in run.unfinished:
             run.run_stage(stage)
@@ -165,55 +136,6 @@ class _Run:
         return evaluate(self.setup, method, runs, self.found.arrays,
                         *((None, None) if self.setup.detection is None
                           else (self.accumulators, self.paired)))
-
-
-@takes(CompareOptions)
-def dry_run(given: CompareOptions) -> DryRun:
-    """Return sites, shapes, memory of the sums and estimated time of `compare` with the same arguments.
-
-    A few examples pass every stage, at most a tenth of what it is for. `on_stage`, `previous`, `save_to`
-    and `restart` are ignored.
-
-    Args:
-        {options}
-
-    Raises:
-        SutureError: bad input, as by `compare`.
-    """
-    setup = set_up(given)
-    settings, data, device = setup.settings, setup.data, setup.settings.torch_device
-    n_fit, n_test, n_whole = (d.count_examples() for d in (data.fit, data.test, data.whole))
-    tried = choose_tried([n_fit, n_test], setup.micro_batch)
-    batch = next(iter(cut_batch(move_batch(next(iter(data.fit)), device), tried)))
-    accumulators, networks = setup.make_accumulators(), (setup.source, setup.target)
-
-    def measure(work: Callable[[Batches], object]) -> Cost:
-        return measure_cost(lambda n: work(_take_examples(batch, n)), batch.size, device)
-
-    seconds = {"moments": measure(lambda one: collect_moments(setup, one, accumulators)).predict(
-        n_fit, setup.micro_batch)}
-    layers = {c: setup.make_layer(c).init_random(0).to(device) for c in setup.cells if c not in setup.unfit}
-    seconds |= predict_intervals(setup)
-    if settings.method_names:
-        evaluator = Evaluator(*networks, layers, setup.pieces, None, setup.task)
-        testing = measure(lambda one: evaluator.run(one, device)).predict(n_test, setup.micro_batch)
-        seconds |= dict.fromkeys(settings.method_names, testing)
-    if "tlm" in settings.method_names:
-        brief = replace(settings.recipe, epochs=1, patience=None)
-        starting, _ = make_layers(setup, layers)
-        epoch = measure(lambda one: GroupTrainer(*networks, starting, brief, setup.micro_batch,
-                                                 setup.task).fit(one, device)).predict(
-                                                     n_whole, settings.recipe.batch_size)
-        passes = settings.recipe.seeds
-        seconds["tlm"] = (None if epoch is None or testing is None
-                          else epoch * settings.recipe.epochs + passes * testing)
-    return DryRun(setup.names, setup.source.infos, setup.target.infos, (n_fit, n_test), setup.micro_batch,
-                  accumulators.nbytes_planned, seconds, str(device), setup.warning,
-                  () if setup.scored is None else setup.scored.notes)
-
-
-def _take_examples(batch: Batch, n: int) -> Batches:
-    return Batches([next(iter(cut_batch(batch, n)))])
 
 
 def paper(seed: int = 0) -> dict[str, Any]:

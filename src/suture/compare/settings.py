@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
-from os import PathLike
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -15,6 +14,7 @@ from typing_extensions import Doc
 
 from suture._base import (
     Count,
+    FilePath,
     Progress,
     Real,
     Seed,
@@ -262,7 +262,7 @@ class CompareOptions(Settings):
         "Earlier, perhaps partial result of exactly the same comparison. Its finished stages are not run "
         "again, and a note says so. Changed data, networks, code, settings or versions raise an error that "
         "names them.")] = Field(default=None, kw_only=True)
-    save_to: Annotated[str | PathLike[str] | None, Doc(
+    save_to: Annotated[FilePath | None, Doc(
         "Folder that the result is saved to after each stage, with checkpoints of long stages about every "
         "minute. The same call goes on from there. It is locked while the run writes to it.",
         )] = Field(default=None, kw_only=True)

@@ -178,10 +178,10 @@ def _site_networks(copies: Sequence[nn.Module], first: Batch, settings: Settings
     """Find the sites of the networks; return one object twice if one pass serves both."""
     how: dict[str, Any] = {"allow_bypass": settings.allow_bypass, "checks_padding": True,
                            "autocast": FORWARD_DTYPES[settings.forward]}
-    a = SitedNetwork(copies[0], first.source, settings.sites, name="source",
-                     readout=find_readout(copies[0], first.source, readout), **how)
-    theirs = settings.target_sites
-    shared = len(copies) == 1 and first.source is first.target and theirs is None
+    theirs, same = settings.target_sites, len(copies) == 1 and first.source is first.target
+    read = readout if same else find_readout(copies[0], first.source, readout)
+    a = SitedNetwork(copies[0], first.source, settings.sites, name="source", readout=read, **how)
+    shared = same and theirs is None
     b = a if shared else SitedNetwork(copies[-1], first.target, settings.sites if theirs is None else theirs,
                                       name="target", readout=readout, **how)
     kept = {s.path for s in (*a.sites, *b.sites)}
@@ -203,7 +203,8 @@ def _look_ahead(setup: Setup, first: Batch) -> None:
     if passes > 1 and not is_same_batch(batch, again):
         raise SutureError(OTHER_ORDER)
     with disable_gradients(), report_network_errors(test.name, RuntimeError, IndexError):
-        setup.source.front(take_first(batch.source))
+        if setup.source is not setup.target or batch.source is not batch.target:
+            setup.source.front(take_first(batch.source))
         output = setup.target.run_full(take_first(batch.target)).output
     if task is not Task.NONE:
         rows = task.find_rows(setup.target.view_output(batch.target), batch.labels)

@@ -43,6 +43,8 @@ def report_reading(what: str) -> Iterator[None]:
 
 def _explain_reading(error: BaseException) -> str:
     """Say in a line what went wrong in a user's Dataset or loader, and what to do."""
+    if isinstance(error, EOFError):
+        return "a worker of the loader has ended, such as by sys.exit; correct the Dataset or the loader"
     lines = str(error).splitlines()
     # A worker process hands over the whole traceback, with the error at its end.
     what = (lines[-1] if lines[:1] and lines[0].startswith("Caught ")

@@ -30,7 +30,7 @@ from suture.indices.jackknife import Jackknife as Jackknife
 from suture.indices.jackknife import choose_group_size as choose_group_size
 from suture.indices.logits import of_logits as of_logits
 from suture.indices.matrices import ArraySource as ArraySource
-from suture.indices.matrices import of_files as of_files
+from suture.indices.matrices import compare_arrays as compare_arrays
 from suture.indices.matrices import open_array_file as open_array_file
 from suture.indices.nulls.labels import Labels as Labels
 from suture.indices.nulls.labels import number_labels as number_labels

@@ -35,13 +35,13 @@ ArraySource = Annotated[Any, PlainValidator(_read_source)]
 
 
 @checked
-def of_files(source: ArraySource, target: ArraySource, indices: Names = "default", *,
-             jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
-             nulls: Whole = 0, groups: Labels = None, within: Labels = None,
-             save: FilePath | None = None) -> dict[str, Value]:
+def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "default", *,
+                   jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
+                   nulls: Whole = 0, groups: Labels = None, within: Labels = None,
+                   save: FilePath | None = None) -> dict[str, Value]:
     """Compute structural indices of two matrices with the same rows, from arrays or files.
 
-    >>> indices.of_files("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
+    >>> indices.compare_arrays("layer3", "layer4", ["cka", "svcca", "r2_folds"], jackknife=20)
 
     Args:
         source, target: (n, p) and (n, q): an array or tensor, a ``.npy``, ``.npz`` or ``.safetensors`` file

@@ -78,15 +78,21 @@ def fit_columns(network: nn.Module, inputs: Any) -> Any:
         raise SutureError(f"expected a column named like an argument of {type(network).__name__} "
                           f"({', '.join(takes[:5])}), got {', '.join(map(str, inputs))}; rename one")
     made = inputs.without(set(inputs).difference(known))
-    pad = getattr(getattr(network, "config", None), "pad_token_id", None)
+    pad = find_padding_id(network)
     for ids in [n for n in known if _IDS in n and inputs.padded]:
         mask = ids.replace(_IDS, _MASK)
         if mask not in made:
             raise SutureError(f"texts of several lengths are padded under {mask!r}, which "
                               f"{type(network).__name__} does not take; give texts of one length")
-        if isinstance(pad, int) and pad >= 0:
+        if pad is not None:
             made[ids] = torch.where(made[mask] != 0, made[ids], pad)
     return made
+
+
+def find_padding_id(network: nn.Module) -> int | None:
+    """Return the token that a network's config names for padding; None if it names none."""
+    found = getattr(getattr(network, "config", None), "pad_token_id", None)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
 
 
 def _takes_any_name(network: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import count
@@ -92,8 +92,14 @@ def convert_output(output: Any, fn: Callable[[Tensor], Tensor]) -> Any:
     return convert_tensors(output, fn)
 
 
-def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | None:
-    """Find the axis of the examples, from outputs for two batches of different size that begin alike."""
+def find_axis(one: Tensor, size: int, other: Tensor, rows: Sequence[int]) -> int | None:
+    """Find the axis of the examples, from outputs for two batches of different size.
+
+    Args:
+        one: output for `size` examples.
+        other: output for the examples with the numbers `rows`; other numbers are of other examples.
+    """
+    other_size = len(rows)
     if one.shape == other.shape:
         return None
     axis, *more = [d for d, (n, m) in enumerate(zip(one.shape, other.shape, strict=False)) if n != m] or [0]
@@ -102,10 +108,15 @@ def find_axis(one: Tensor, size: int, other: Tensor, other_size: int) -> int | N
     if one.shape[axis] == size:
         return axis
     # With several entries per example, such as windows, those of one example must follow each other.
-    n = min(one.shape[axis], other.shape[axis])
-    a, b = (to_double(t.detach().narrow(axis, 0, n)) for t in (one, other))
-    near = max(1e-3, 8 * torch.finfo(one.dtype).eps) if one.is_floating_point() else 0.0
-    return axis if bool(((a - b).abs() <= near * a.abs().max()).all()) else MIXED
+    n, near = one.shape[axis] // size, 0.0
+    if one.is_floating_point():
+        near = max(1e-3, 8 * torch.finfo(one.dtype).eps)
+    for k, row in enumerate(rows):
+        if 0 <= row < size:
+            a, b = (to_double(t.detach().narrow(axis, at * n, n)) for t, at in ((one, row), (other, k)))
+            if not bool(((a - b).abs() <= near * a.abs().max()).all()):
+                return MIXED
+    return axis
 
 
 def guess_axis(t: Tensor, size: int) -> int | None:
@@ -255,10 +266,11 @@ class Call:
         return [] if self.parent is None else [*self.parent.list_ancestors(), self.parent]
 
 
-def record(network: nn.Module, inputs: Any, visit: Callable[[Call], None] | None = None) -> Call:
+def record(network: nn.Module, inputs: Any, visit: Callable[[Call], None] | None = None, *,
+           keeps: bool = True) -> Call:
     """Record every call of one full pass over a small batch, and return the root of the tree of calls.
 
-    `visit` is called at the end of each call, if given; then the calls below the root keep no tensors.
+    `visit` is called at the end of each call. Without `keeps` the calls below the root keep no tensors.
     """
     paths = {module: path for path, module in network.named_modules()}
     counts: dict[nn.Module, int] = {}
@@ -276,6 +288,7 @@ def record(network: nn.Module, inputs: Any, visit: Callable[[Call], None] | None
         call.versions = tuple(count_changes(t) for t in extract_tensors(output))
         if visit is not None:
             visit(call)
+        if not keeps:
             call.args, call.output = (), None
         return output
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -87,10 +88,14 @@ class InputSequences:
         if len(parts) == 1 and isinstance(parts[0], Mapping):
             return parts[0]
         try:
-            found = inspect.signature(self._network.forward).bind(*parts).arguments
+            found = self._signature.bind(*parts).arguments
         except (TypeError, ValueError):
             return {}
         return {k: p for k, p in found.items() if isinstance(p, Tensor)}
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self._network.forward)
 
     def find_masks(self, inputs: Any) -> Masks:
         """Return the mask of the only sequence, or those of several."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from suture._base import SutureError, convert_examples, convert_tensors, count_examples
-from suture.networks.arguments import list_arguments
+from suture.networks.arguments import find_padding_id, list_arguments
 from suture.networks.calls import extract_main_output
 from suture.networks.input_sequences import InputSequences
 from suture.representations import Shape, TokenMasks
@@ -207,10 +207,10 @@ def complete_decoder_inputs(network: nn.Module, inputs: Any, labels: Tensor | No
     ids = found.get(_IDS)
     if ids is None or _MASK in found or _MASK not in takes:
         return found if len(found) > len(inputs) else inputs
-    pad = getattr(getattr(network, "config", None), "pad_token_id", None)
+    pad = find_padding_id(network)
     if labels is not None and labels.shape == ids.shape:
         counted = labels != _IGNORED
-    elif isinstance(pad, int):
+    elif pad is not None:
         counted = ids != pad
     else:
         return found

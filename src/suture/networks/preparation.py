@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import torch
@@ -99,12 +99,25 @@ def prepare(network: nn.Module, inputs: Any, device: torch.device, name: str) ->
         _check_equal_to_original(network, inputs, before, name)
     if not any(p.ndim == 4 for p in mine.parameters()):
         return mine
-    fast = copy_network(mine).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    try:
-        with disable_gradients():
-            return fast if are_equal_outputs(before, apply(fast, inputs)) else mine
-    except RuntimeError:  # from ``.view`` on a map that is in channels last
-        return mine
+    _try_channels_last(mine, inputs, before)
+    return mine
+
+
+def _try_channels_last(network: nn.Module, inputs: Any, output: Any) -> None:
+    """Bring the tensors of a private copy into channels last, where its output stays the same."""
+    places: list[tuple[dict[str, Any], str, Tensor]] = [
+        (of, name, t) for m in network.modules() for of in (m._parameters, m._buffers)
+        for name, t in of.items() if t is not None]
+    data = [t.data for _, _, t in places]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    same = False
+    # A ``.view`` on a map that is in channels last is an error.
+    with disable_gradients(), suppress(RuntimeError):
+        same = are_equal_outputs(output, apply(network, inputs))
+    if not same:
+        for (of, name, t), before in zip(places, data, strict=True):
+            of[name] = t
+            t.data = before
 
 
 @contextmanager
@@ -201,6 +214,8 @@ def fold_batch_norms(network: nn.Module, inputs: Any, unchanged: Collection[str]
         inputs: a few examples.
         unchanged: paths of modules whose outputs must not change.
     """
+    if not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules()):
+        return 0
     with freeze(network), disable_gradients():
         whole = record(network, inputs)
         before = list(walk(whole))

@@ -9,8 +9,8 @@ digits: of singular values below sqrt(eps) times the largest, far below what any
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from suture._base import SutureError
 from suture.numbers.records import Floats
 
-Driver = Callable[[Tensor], Sequence[Tensor]]
+Solve = Callable[[Tensor], Sequence[Tensor]]
 _MEMORY = "can't allocate memory", "not enough memory"
 """Words of torch's error for an allocation on the CPU that fails, a plain RuntimeError."""
 _TAYLOR_TERMS = 14
@@ -39,31 +39,24 @@ def svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     Raises:
         NumericalError: NaN or inf in `x`, or no driver converges.
     """
-    u, s, vh = _factorise("singular value decomposition", x, (
-        lambda m: torch.linalg.svd(m, full_matrices=False), *_on_cuda(x, _svd_of_cuda),
-        *_on_cpu(_svd_of_torch, _svd_of_numpy, _svd_of_scipy, _svd_of_gram)))
+    u, s, vh = _factorise("singular value decomposition", x)
     return u, s, vh
 
 
 def svdvals(x: Tensor) -> Tensor:
     """Compute the singular values of a matrix, largest first; raise as `svd`."""
-    return _factorise("singular values", x, (
-        lambda m: [torch.linalg.svdvals(m)],
-        *(lambda m, f=f: f(m)[1:2] for f in (*_on_cuda(x, _svd_of_cuda), *_on_cpu(
-            _svd_of_torch, _svd_of_numpy, _svd_of_scipy, _svd_of_gram)))))[0]
+    return _factorise("singular values", x)[0]
 
 
 def eigh(x: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the eigenvalues, smallest first, and eigenvectors of a symmetric matrix; raise as `svd`."""
-    values, vectors = _factorise("eigenvalues", x, (
-        lambda m: torch.linalg.eigh(m), *_on_cpu(_eigh_of_torch, *_EIGENVALUES)))
+    values, vectors = _factorise("eigenvalues", x)
     return values, vectors
 
 
 def qr(x: Tensor) -> tuple[Tensor, Tensor]:
     """Compute the thin QR decomposition of a matrix; raise as `svd`."""
-    q, r = _factorise("QR decomposition", x, (
-        lambda m: torch.linalg.qr(m), *_on_cpu(lambda m: torch.linalg.qr(m), _qr_of_numpy, _qr_of_scipy)))
+    q, r = _factorise("QR decomposition", x)
     return q, r
 
 
@@ -82,18 +75,20 @@ def find_assignment(values: Tensor) -> tuple[Tensor, Tensor]:
 
     Each row is assigned at most one column, min(p, q) in all; raise as `svd`.
     """
-    rows, columns = _factorise("assignment", values, _on_cpu(_assign_densely, _assign_sparsely))
+    rows, columns = _factorise("assignment", values)
     return rows.long(), columns.long()
 
 
-def _factorise(what: str, x: Tensor, drivers: Iterable[Driver]) -> Sequence[Tensor]:
-    """Return the result of the first driver that works, in the dtype and on the device of `x`."""
+def _factorise(what: str, x: Tensor) -> Sequence[Tensor]:
+    """Return the result of the first of the `DRIVERS` that works, in the dtype and on the device of `x`."""
     name = f"{what} of a matrix of {' x '.join(map(str, x.shape))}"
     if not bool(torch.isfinite(x).all()):
         raise NumericalError(f"no {name}: it holds NaN or inf")
-    for driver in drivers:
+    for driver in DRIVERS[what]:
+        if not driver.applies(x):
+            continue
         try:
-            found = [part.to(x.device, x.dtype) for part in driver(x)]
+            found = [part.to(x.device, x.dtype) for part in driver.solve(driver.move(x))]
         except MemoryError as e:
             raise _make_memory_error(name) from e
         except torch.OutOfMemoryError:  # of an accelerator; the next drivers use the CPU
@@ -111,25 +106,16 @@ def _make_memory_error(name: str) -> SutureError:
     return SutureError(f"the {name} does not fit into the memory; free some, or compare narrower sites")
 
 
-def _on_cuda(x: Tensor, *drivers: Driver) -> tuple[Driver, ...]:
-    return drivers if x.is_cuda else ()
-
-
-def _on_cpu(*drivers: Driver) -> tuple[Driver, ...]:
-    """Make drivers that compute in float64 on the CPU, whatever the matrix is."""
-    return tuple(lambda m, f=f: f(m.detach().cpu().double()) for f in drivers)
-
-
 def _from_numpy(parts: Iterable[Any]) -> list[Tensor]:
     return [torch.from_numpy(np.ascontiguousarray(part)) for part in parts]
 
 
-def _svd_of_cuda(x: Tensor) -> Sequence[Tensor]:
-    return cast(Sequence[Tensor], torch.linalg.svd(x, full_matrices=False, driver="gesvd"))
-
-
 def _svd_of_torch(x: Tensor) -> Sequence[Tensor]:
     return cast(Sequence[Tensor], torch.linalg.svd(x, full_matrices=False))
+
+
+def _svd_of_cuda(x: Tensor) -> Sequence[Tensor]:
+    return cast(Sequence[Tensor], torch.linalg.svd(x, full_matrices=False, driver="gesvd"))
 
 
 def _svd_of_numpy(x: Tensor) -> Sequence[Tensor]:
@@ -157,28 +143,18 @@ def _svd_of_gram(x: Tensor) -> Sequence[Tensor]:
     return (u * signs)[:, order], s * unit, v[:, order].T
 
 
-def _eigh_of_torch(x: Tensor) -> Sequence[Tensor]:
-    return cast(Sequence[Tensor], torch.linalg.eigh(x))
+def _take_values(solve: Solve) -> Solve:
+    """Return a function that computes the singular values alone."""
+    return lambda x: solve(x)[1:2]
 
 
-def _eigh_of_numpy(x: Tensor) -> Sequence[Tensor]:
-    return _from_numpy(np.linalg.eigh(x.numpy()))
-
-
-def _eigh_of_scipy(driver: str) -> Driver:
+def _eigh_of_scipy(driver: str) -> Solve:
     def solve(x: Tensor) -> Sequence[Tensor]:
         from scipy import linalg
 
         return _from_numpy(linalg.eigh(x.numpy(), driver=driver))  # type: ignore[call-overload]
 
     return solve
-
-
-_EIGENVALUES = _eigh_of_numpy, _eigh_of_scipy("ev"), _eigh_of_scipy("evr")
-
-
-def _qr_of_numpy(x: Tensor) -> Sequence[Tensor]:
-    return _from_numpy(np.linalg.qr(x.numpy()))
 
 
 def _qr_of_scipy(x: Tensor) -> Sequence[Tensor]:
@@ -212,3 +188,43 @@ def _assign_sparsely(values: Tensor) -> Sequence[Tensor]:
     # A sparse matrix takes zeros for missing entries. A constant changes all sums by the same.
     positive: Floats = (values - values.min() + 1).numpy()
     return _from_numpy(csgraph.min_weight_full_bipartite_matching(csr_array(positive), maximize=True))
+
+
+def _is_double(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float64
+
+
+class Driver(NamedTuple):
+    """One way to a factorisation: a function, on the CPU in float64 unless it takes a matrix `as_given`."""
+
+    solve: Solve
+    applies: Callable[[Tensor], bool] = lambda x: True
+    as_given: bool = False
+
+    def move(self, x: Tensor) -> Tensor:
+        return x if self.as_given else x.detach().cpu().double()
+
+
+def _start_with(solve: Solve, *others: Driver) -> tuple[Driver, ...]:
+    """Begin with torch's function on the matrix as it is, then on the CPU in float64, where that differs."""
+    return Driver(solve, as_given=True), *others, Driver(solve, lambda x: not _is_double(x))
+
+
+_SVDS = (*_start_with(_svd_of_torch, Driver(_svd_of_cuda, lambda x: x.is_cuda, as_given=True)),
+         Driver(_svd_of_numpy), Driver(_svd_of_scipy), Driver(_svd_of_gram))
+DRIVERS: Mapping[str, tuple[Driver, ...]] = {
+    "singular value decomposition": _SVDS,
+    "singular values": (Driver(lambda x: [torch.linalg.svdvals(x)], as_given=True),
+                        *(d._replace(solve=_take_values(d.solve)) for d in _SVDS)),
+    "eigenvalues": (*_start_with(lambda x: torch.linalg.eigh(x)),
+                    Driver(lambda x: _from_numpy(np.linalg.eigh(x.numpy()))),
+                    Driver(_eigh_of_scipy("ev")), Driver(_eigh_of_scipy("evr"))),
+    "QR decomposition": (*_start_with(lambda x: torch.linalg.qr(x)),
+                         Driver(lambda x: _from_numpy(np.linalg.qr(x.numpy()))), Driver(_qr_of_scipy)),
+    "assignment": (Driver(_assign_densely), Driver(_assign_sparsely)),
+}
+"""Ways to each factorisation, in their order, each another algorithm or another library.
+
+NumPy has divide and conquer as torch has it, from another LAPACK. SciPy's gesvd and ev iterate by QR, evr
+finds relatively robust representations.
+"""

@@ -222,7 +222,8 @@ class PairMoments:
         if key in self._sums:
             self._sums[key] += value.to(self._sums[key].device)
         else:
-            self._sums[key] = to_double(value).clone()  # value may be a view of another sum
+            own = value.cpu() if value.device.type == "mps" else value  # see to_double
+            self._sums[key] = own.to(torch.float64, copy=True)  # value may be a view of another sum
 
     def _add_pair_sums(self, gs: SiteGroup, small: Tensor, gt: SiteGroup, y: Tensor) -> None:
         r = self._resizing[gs.grid, gt.grid]

@@ -216,6 +216,11 @@ class Pair:
         return x, y
 
     @property
+    def is_own(self) -> bool:
+        """True if source and target are the same matrix."""
+        return self.keys[0] == self.keys[1]
+
+    @cached_property
     def constant(self) -> tuple[str, ...]:
         """The sides ("source", "target") that do not vary."""
         m = self.moments
@@ -252,14 +257,29 @@ class Pair:
         if self.turned is not None:
             u, s, vh = self.turned.canonical
             return vh.T, s, u.T
+        if self.is_own:  # a near-identity, on which LAPACK may not converge
+            same = torch.eye(self.x.rank, dtype=self.x.values.dtype)
+            return same, same.diagonal(), same
         white = self.rotated / torch.outer(self.x.values.sqrt(), self.y.values.sqrt())
         return svd(white)
+
+    @cached_property
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """Sums over the columns x_j of source and target of |<h, x_j>|, for each canonical variate h."""
+        if self.turned is not None:
+            return self.turned.weights[::-1]
+        u, _, vh = self.canonical
+        x, y = ((side.vectors @ (side.values.sqrt()[:, None] * directions)).abs().sum(0)
+                for side, directions in ((self.x, u), (self.y, vh.T)))
+        return x, y
 
     @cached_property
     def nuclear(self) -> float:
         """Nuclear norm of the cross scatter: the largest trace that a rotation of one side can reach."""
         if self.turned is not None:
             return self.turned.nuclear
+        if self.is_own:
+            return float(torch.trace(self.moments.sxx))
         return float(svdvals(self.moments.sxy).sum())
 
     @cached_property

@@ -11,6 +11,7 @@ from suture.ood.distances import FeatureSample as FeatureSample
 from suture.ood.energy_classifier import EnergyRecipe as EnergyRecipe
 from suture.ood.features import SiteFeatures as SiteFeatures
 from suture.ood.natural_range.outcomes import Outcome as Outcome
+from suture.ood.natural_range.outcomes import compare_outcomes as compare_outcomes
 from suture.ood.natural_range.outcomes import measure_outcome as measure_outcome
 from suture.ood.natural_range.radii import NaturalRange as NaturalRange
 from suture.ood.natural_range.radii import ShiftRange as ShiftRange
@@ -19,6 +20,8 @@ from suture.ood.natural_range.radii_table import RANGE_COLUMNS as RANGE_COLUMNS
 from suture.ood.natural_range.radii_table import describe_range as describe_range
 from suture.ood.natural_range.search import RangeSearch as RangeSearch
 from suture.ood.natural_range.shifts import Shift as Shift
+from suture.ood.natural_range.shifts import apply_shift as apply_shift
+from suture.ood.natural_range.shifts import list_shifts as list_shifts
 from suture.ood.options import DEFAULT_OOD as DEFAULT_OOD
 from suture.ood.options import OOD as OOD
 from suture.ood.options import Thresholds as Thresholds

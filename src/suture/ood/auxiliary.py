@@ -39,7 +39,7 @@ TRAINING_BYTES = 2**29
 FEW_EXAMPLES = 20
 """Minimum number of auxiliary examples needed to assess a detector."""
 NOT_MADE_NOTE = ("no auxiliary data and no maker for this kind of input: nothing shows that the detectors "
-                 "see anything, so verdicts are unproven; pass ood=OOD(auxiliary=...)")
+                 "see anything; pass ood=OOD(auxiliary=...), or leave them out: ood=OOD(())")
 
 
 @dataclass

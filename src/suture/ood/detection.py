@@ -38,7 +38,15 @@ from suture.ood.auxiliary import (
     gather_inputs,
     take_examples,
 )
-from suture.ood.detector import UNSOLVED, Detector, NativeData, NativeSite, Statistics, Unfitted
+from suture.ood.detector import (
+    UNSOLVED,
+    Detector,
+    NativeData,
+    NativeSite,
+    Statistics,
+    Unfitted,
+    run_detector,
+)
 from suture.ood.detector_store import fit_with_store
 from suture.ood.features import SiteFeatures
 from suture.ood.options import OOD
@@ -60,8 +68,11 @@ class DetectorFitter:
 
     def __init__(self, detectors: Mapping[str, Detector], shapes: Sequence[Shape], seed: int = 0) -> None:
         self.shapes = shapes
-        makes = dict.fromkeys(d.make_statistics for d in detectors.values())
-        self._made = {make: [make(seed) for _ in shapes] for make in makes}
+        self._owners = {d.make_statistics: d for d in detectors.values()}
+        self._made: dict[Any, list[Statistics | None]] = {}
+        for make, detector in self._owners.items():
+            with run_detector(detector):
+                self._made[make] = [make(seed) for _ in shapes]
         self.statistics = {name: self._made[d.make_statistics] for name, d in detectors.items()}
 
     @property
@@ -82,10 +93,10 @@ class DetectorFitter:
             labels = None
         for j, (x, shape) in enumerate(zip(xs, self.shapes, strict=True)):
             seen = SiteFeatures(x, shape, mask)
-            for of in self._made.values():
-                statistics = of[j]
-                if statistics is not None:
-                    statistics.update(seen.spread, labels)
+            for make, of in self._made.items():
+                if (statistics := of[j]) is not None:
+                    with run_detector(self._owners[make]):
+                        statistics.update(seen.spread, labels)
 
 
 @dataclass
@@ -241,6 +252,10 @@ class Detection:
         except (RuntimeError, MemoryError):
             undo()
             raise
+
+    def count_made(self) -> int:
+        """Return the number of auxiliary examples that pass the target network once."""
+        return 2 * HELD_OUT if self._chosen else 0
 
     def make_collector(self) -> ScoreCollector:
         """Return a score collector for one pass over the test data."""

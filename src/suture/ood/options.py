@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, field
-from os import PathLike
 from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator
 from typing_extensions import Doc
 
-from suture._base import Count, Real, expect, hash_object, options
+from suture._base import Count, FilePath, Real, expect, hash_object, options
 from suture.numbers import DETECTOR_NAME
 from suture.ood.detector import Detector
 from suture.ood.energy_classifier import EnergyRecipe
@@ -77,7 +76,7 @@ class OOD:
         "Largest number of auxiliary examples to read or make.")] = 10_000
     energy: Annotated[EnergyRecipe | None, Doc(
         'Recipe of the detector "energy". Default: `EnergyRecipe()`.')] = None
-    store: Annotated[str | PathLike[str] | None, Doc(
+    store: Annotated[FilePath | None, Doc(
         "Folder that keeps trained detectors. They are found again by what they were trained on.")] = None
     shifts: Annotated[Mapping[str, Shift], PlainValidator(check_shifts), Doc(
         "Your own label-preserving shifts by name: functions (inputs, severity, generator) that return "

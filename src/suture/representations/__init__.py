@@ -3,6 +3,7 @@
 from suture.indices import PAPER_EXAMPLES as PAPER_EXAMPLES
 from suture.representations.accumulator_settings import AccumulatorSettings as AccumulatorSettings
 from suture.representations.accumulators import Accumulators as Accumulators
+from suture.representations.aligned_moments import AlignedMoments as AlignedMoments
 from suture.representations.aligned_moments import Cell as Cell
 from suture.representations.alignment import DEFAULT_RULE as DEFAULT_RULE
 from suture.representations.alignment import Alignment as Alignment
@@ -14,6 +15,7 @@ from suture.representations.alignment import get_row_mask as get_row_mask
 from suture.representations.alignment import to_grid as to_grid
 from suture.representations.example_rows import count_rows as count_rows
 from suture.representations.example_rows import pick_rows as pick_rows
+from suture.representations.left_out import pair_turned_cells as pair_turned_cells
 from suture.representations.recognition import NO_CHANNELS as NO_CHANNELS
 from suture.representations.recognition import UNKNOWN as UNKNOWN
 from suture.representations.recognition import Evidence as Evidence

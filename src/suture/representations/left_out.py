@@ -59,6 +59,18 @@ class LeftOut:
         return self.moments.make_pair(i, j, self.get_moments(i, j), self._spectra)
 
 
+def pair_turned_cells(moments: AlignedMoments, cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Return each cell alone, or together with the one that has the same matrices in each other's place."""
+    pairs: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        other = cell[::-1]
+        if other in pairs and moments.are_turned(other, cell):
+            pairs[other].append(cell)
+        else:
+            pairs[cell] = [cell]
+    return [*pairs.values()]
+
+
 class CellIntervals:
     """Jackknives of the indices of many cells.
 
@@ -89,15 +101,8 @@ class CellIntervals:
 
     def _pair_cells(self, users: bool) -> list[tuple[str, list[Cell]]]:
         """Return the cells of each alignment, those together that have the same matrices."""
-        tasks = []
-        for alignment, left in self._left.items():
-            cells = [c for u, a, c in self._jackknives if (u, a) == (users, alignment)]
-            while cells:
-                first = cells.pop(0)
-                turned = [c for c in cells if c == first[::-1] and left.moments.are_turned(first, c)]
-                tasks.append((alignment, [first, *turned]))
-                cells = [c for c in cells if c not in turned]
-        return tasks
+        return [(alignment, cells) for alignment, left in self._left.items() for cells in pair_turned_cells(
+            left.moments, [c for u, a, c in self._jackknives if (u, a) == (users, alignment)])]
 
     def run(self, pool: Executor, keeper: Keeper, progress: Progress | None = None) -> None:
         """Leave out each block; `progress` is called as ``progress("intervals", blocks done, blocks)``.

@@ -10,10 +10,14 @@ from suture.stitching.direct_matching import explain_overfit as explain_overfit
 from suture.stitching.families import FAMILIES as FAMILIES
 from suture.stitching.family import FULL as FULL
 from suture.stitching.family import Family as Family
+from suture.stitching.grouped_pass import GroupedPass as GroupedPass
 from suture.stitching.grouped_pass import LayerKey as LayerKey
 from suture.stitching.grouped_pass import Layers as Layers
+from suture.stitching.grouped_pass import list_trainable as list_trainable
+from suture.stitching.grouped_pass import sort_by_target as sort_by_target
 from suture.stitching.layer import StitchingLayer as StitchingLayer
 from suture.stitching.objective import TaskRecipe as TaskRecipe
+from suture.stitching.objective import augment_batch as augment_batch
 from suture.stitching.objective import check_batch as check_batch
 from suture.stitching.output_evidence import EXAMPLES as EXAMPLES
 from suture.stitching.task_inference import ScoredOutput as ScoredOutput

@@ -35,6 +35,8 @@ def read_choice(given: str | int | None, evidence: Evidence) -> tuple[str | None
     if given is None:
         return None, None
     path, kind = Readout.parse(str(given))
+    expect(path is not None or kind is not None, "an output's name, position or kind", repr(given),
+           "leave output out, or write @logits")
     places = list(evidence.named)
     if path is None or path in places:
         return path, kind

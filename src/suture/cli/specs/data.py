@@ -35,7 +35,7 @@ def load_data(spec: str, *, train_size: int | None = None, test_size: int | None
     if spec != "digits" and ":" not in spec:
         raise make_unknown_error("data set", spec, ["digits"], "write digits, a path, hf:NAME, "
                                  "torchvision:NAME@ROOT, or module:function for (train, test)")
-    if any(options.values()):
+    if any(value not in (None, False) for value in options.values()):
         raise SutureError(f"{spec!r} has no columns and no bad examples; leave out columns and skip_bad")
     made = (zoo.digits("train"), zoo.digits("test")) if spec == "digits" else call_user_function(spec)
     expect(isinstance(made, tuple) and len(made) == 2, f"a pair (train, test) from {spec}",

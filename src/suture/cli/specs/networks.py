@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from suture import zoo
-from suture._base import SutureError, expect, import_optional, make_unknown_error
+from suture._base import Seed, SutureError, checked, expect, import_optional, make_unknown_error
 from suture.cli.specs.data import call_user_function
 from suture.cli.specs.huggingface import build_huggingface
 from suture.cli.specs.network_spec import (
@@ -29,8 +29,9 @@ from suture.data import ImagePreprocessing
 _EXAMPLE_SPECS = "zoo:resnet_digits or mypackage.models:build"
 
 
+@checked
 def build_network(spec: str, *, weights: str | Path | None = None, like: Any = None,
-                  seed: int = 0) -> LoadedNetwork:
+                  seed: Seed = 0) -> LoadedNetwork:
     """Build the network that `spec` names.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, overload
 
 from suture._base import NO_KEEPER, Keeper, SutureError, get_time, report_out_of_memory, takes
-from suture.compare.arrays.options import ArrayOptions, describe_settings
+from suture.compare.arrays.options import ArrayOptions, select_settings
 from suture.compare.arrays.sides import ArrayReader, ArraySide, open_sides
 from suture.compare.fitting.index_rows import describe_indices
 from suture.compare.fitting.moments import collect_moments, compute_published
@@ -17,7 +17,8 @@ from suture.compare.records import Findings, SharedSetup
 from suture.compare.result import build_comparison, take_over
 from suture.compare.settings import Settings
 from suture.data import Batches, MicroBatch
-from suture.indices import Named, Value, of_files
+from suture.indices import Named, Value
+from suture.indices import compare_arrays as compare_matrices
 from suture.representations import PAPER_EXAMPLES, Accumulators, AlignmentError
 from suture.results import Comparison
 
@@ -91,9 +92,9 @@ def compare_arrays(given: ArrayOptions) -> Comparison | dict[str, Value]:
     """
     if given.is_named:
         return _compare_named(given)
-    return of_files(given.source, given.target, given.indices, jackknife=given.jackknife,
-                    sample=given.sample, seed=given.seed, nulls=given.nulls, groups=given.groups,
-                    within=given.within, save=given.save)
+    return compare_matrices(given.source, given.target, given.indices, jackknife=given.jackknife,
+                            sample=given.sample, seed=given.seed, nulls=given.nulls,
+                            groups=given.groups, within=given.within, save=given.save)
 
 
 def _compare_named(given: ArrayOptions) -> Comparison:
@@ -123,8 +124,8 @@ def _set_up(given: ArrayOptions) -> ArraySetup:
     data = ArrayData(read("arrays"), read("first arrays", PAPER_EXAMPLES) if paper else None)
     about = {side.name: ", ".join(f"{name} ({shape})" for name, shape in zip(
         side.sites, side.shapes, strict=True)) for side in (source, target)}
-    key = make_key(settings.as_key() | {"of": "arrays"} | {f"{s}.arrays": text for s, text in about.items()},
-                   {}, {}, {"inputs": ""})
+    key = make_key(select_settings(settings.as_key()) | {"of": "arrays"}
+                   | {f"{side}.arrays": text for side, text in about.items()}, {}, {}, {"inputs": ""})
     names = settings.names or (("arrays", "arrays") if target is source else ("source", "target"))
     made = ArraySetup(settings, source, target, data, (names[0], names[1]), key, MicroBatch(reader.rows),
                       reader, list(_list_notes(reader)))
@@ -162,5 +163,5 @@ def _collect(setup: ArraySetup) -> Accumulators:
 def _assemble(setup: ArraySetup, found: Findings) -> Comparison:
     same = setup.source is setup.target
     alike = same or (setup.source.sites == setup.target.sites and setup.source.shapes == setup.target.shapes)
-    return build_comparison(setup, found, [*setup.notes, *setup.pieces.notes],
-                            {"settings": describe_settings(setup.settings), "excluded": []}, same, alike)
+    special = {"settings": select_settings(setup.settings.as_record(False)), "excluded": []}
+    return build_comparison(setup, found, [*setup.notes, *setup.pieces.notes], special, same, alike)

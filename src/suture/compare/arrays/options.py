@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from os import PathLike
 from typing import Annotated, Any, Literal
 
 import torch
@@ -31,7 +30,7 @@ from suture.results import Comparison
 _OF_DICTIONARIES = ("kinds", "labels", "names", "alignment", "precision", "device", "progress", "save_to",
                     "restart")
 _OF_NETWORKS = frozenset({"methods", "ood", "family", "relu", "examples", "tlm", "forward", "task", "output",
-                          "token_rate", "held_out"})
+                          "token_rate", "held_out", "batch_size", "allow_bypass"})
 """Settings of a comparison that say nothing about arrays."""
 
 
@@ -80,7 +79,7 @@ class ArrayOptions:
         default="cpu", kw_only=True)
     progress: Annotated[Progress | None, SkipValidation, words_of("progress")] = Field(
         default=None, kw_only=True)
-    save_to: Annotated[str | PathLike[str] | None, words_of("save_to")] = Field(default=None, kw_only=True)
+    save_to: Annotated[FilePath | None, words_of("save_to")] = Field(default=None, kw_only=True)
     restart: Annotated[bool, words_of("restart")] = Field(default=False, kw_only=True)
     save: Annotated[FilePath | None, Doc(
         "For two matrices: ``.safetensors`` file for the moments, to be merged with those of other rows "
@@ -140,6 +139,6 @@ class ArrayOptions:
 _SHARED = frozenset(o.name for o in list_options(ArrayOptions))
 
 
-def describe_settings(settings: Settings) -> dict[str, Any]:
-    """Return the settings that decide the numbers of arrays, for the record."""
-    return {name: value for name, value in settings.as_record(False).items() if name not in _OF_NETWORKS}
+def select_settings(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the described settings that decide the numbers of arrays."""
+    return {name: value for name, value in described.items() if name.partition(".")[0] not in _OF_NETWORKS}

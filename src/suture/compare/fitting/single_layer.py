@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from os import PathLike
 from typing import Annotated, Any
 
 from pydantic import Field
 from typing_extensions import Doc
 
-from suture._base import check_file, expect, keep_file, options, takes
+from suture._base import FilePath, check_file, expect, keep_file, options, takes
 from suture.compare.fitting.moments import collect, match
 from suture.compare.fitting.task_loss import find_marks, measure_own_layers, train
 from suture.compare.kept_run import report_checkpoints
@@ -36,7 +35,7 @@ class StitchOptions(FitSettings):
         'Way of fitting: "dm" (direct matching, closed form) or "tlm" (by gradient, with the recipe `tlm`). '
         '"tlm" with ``TaskRecipe(objective="match")`` is direct matching by gradient.',
         )] = Field(default="dm", kw_only=True)
-    save_to: Annotated[str | PathLike[str] | None, Doc(
+    save_to: Annotated[FilePath | None, Doc(
         "File that the layer is saved to, with checkpoints beside it about every minute while it is fitted. "
         "The same call goes on from there. It is locked meanwhile.")] = Field(default=None, kw_only=True)
     restart: Annotated[bool, Doc(

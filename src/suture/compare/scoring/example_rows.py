@@ -69,7 +69,7 @@ class ExampleRows:
         assert of is not None
         if self.known is not None:
             return NaturalRange.from_record(self.known)
-        return self.search.find(of.shifts, self.setup.settings.progress)
+        return self.search.find(of.shifts, self.setup.settings.progress, self.setup.keeper)
 
     @cached_property
     def classes_from(self) -> str:
@@ -91,7 +91,7 @@ class ExampleRows:
                                   else (make_missing_estimate(reason), _make_missing(reason)))
             distances[cell] = distance.value, distance.low, distance.high
             nulls["residual_null"][cell], nulls["residual_p"][cell] = residual.null, residual.p
-            for name, value in (("natural_distance", self._scale(distance, cell[1])),
+            for name, value in (("natural_distance", self.scale(distance, cell[1])),
                                 ("informational_residual", residual.free),
                                 ("strict_residual", residual.strict)):
                 rows.append(ScoreRow(*cell, f"{method}.{name}", value, self.search.examples))
@@ -106,7 +106,7 @@ class ExampleRows:
         return {"range": self.range.as_record(), "classes": self.classes_from,
                 "thresholds": asdict(of.thresholds)}
 
-    def _scale(self, distance: Estimate, j: int) -> Estimate:
+    def scale(self, distance: Estimate, j: int) -> Estimate:
         """Return a distance in units of the outer radius of its site."""
         outer = self.range.find_outer(j)[0]
         if distance.reason or outer.reason:
@@ -118,7 +118,8 @@ class ExampleRows:
     def _measure_cell(self, cell: Cell, fitted: FittedMap) -> tuple[Estimate, InformationalResidual]:
         j = cell[1]
         key, relu = self._get_key(cell), self.setup.settings.relu
-        weight, bias = (t.to(self.rows[key]) for t in fitted)
+        # In one layout, or sums round otherwise in a run that goes on from saved maps.
+        weight, bias = (t.to(self.rows[key]).contiguous() for t in fitted)
         stitched = F.linear(self.rows[key], weight, bias)
         stitched = F.relu(stitched) if relu else stitched
         if not bool(torch.isfinite(stitched).all()):

@@ -81,12 +81,12 @@ def svcca(pair: Pair, variance: float) -> float:
     return float(svdvals(pair.rotated[:kx, :ky] / roots).mean())
 
 
-def _weight_correlations(side: Spectrum, directions: Tensor, correlations: Tensor) -> float:
+def _weight_correlations(pair: Pair, side: int) -> float:
     """Average correlations, each weighted by sum_j |<h, x_j>|.
 
     h is its canonical variate, and x_j are the columns of the centred side (Kornblith et al. 2019, eq. 9).
     """
-    alpha = ((side.vectors * side.values.sqrt()) @ directions).abs().sum(0)
+    correlations, alpha = compute_correlations(pair)[1], pair.weights[side]
     return float(alpha @ correlations / alpha.sum())
 
 
@@ -96,8 +96,7 @@ def _weight_correlations(side: Spectrum, directions: Tensor, correlations: Tenso
               symmetric=False, paper=True, chance=_expect_mean)
 def pwcca(pair: Pair) -> float:
     """Projection weighted CCA, weights from the source (Morcos et al. 2018)."""
-    u, s, _ = compute_correlations(pair)
-    return _weight_correlations(pair.x, u, s)
+    return _weight_correlations(pair, 0)
 
 
 @define_index("pwcca_target", "PWCCA (target weighted)", AFFINE, _SCALE, least=4,
@@ -106,5 +105,4 @@ def pwcca(pair: Pair) -> float:
               symmetric=False, paper=True, chance=_expect_mean)
 def pwcca_target(pair: Pair) -> float:
     """Projection weighted CCA, weights from the target (Morcos et al. 2018)."""
-    _, s, vh = compute_correlations(pair)
-    return _weight_correlations(pair.y, vh.T, s)
+    return _weight_correlations(pair, 1)

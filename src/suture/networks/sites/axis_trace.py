@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -53,7 +54,7 @@ class AxisTrace(TorchFunctionMode):
         self._channels: Any = WeakTensorKeyDictionary()
         self._merged: dict[int, set[tuple[int, ...]]] = {}
         self._has_signals = False
-        self.cuts_gradients = False
+        self.cuts_gradients, self._pauses = False, False
         for t in walk_tensors(inputs):
             if t.ndim == 4 and t.is_floating_point():
                 self._channels[t] = 1
@@ -61,6 +62,8 @@ class AxisTrace(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         found = func(*args, **kwargs)
+        if self._pauses:
+            return found
         made = [t for t in (found if isinstance(found, tuple | list) else [found]) if isinstance(t, Tensor)]
         given = next(_walk_arguments(args, kwargs), None) if made else None
         self.cuts_gradients |= getattr(func, "__name__", "") in _CUTS or func is _GET_DATA
@@ -73,6 +76,15 @@ class AxisTrace(TorchFunctionMode):
                     self._channels[t] = axis
                     self._has_signals |= t.ndim == 3 and axis == 1 and rule in (_convolve, _confirm_first)
         return found
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Follow nothing while the context is open."""
+        self._pauses = True
+        try:
+            yield
+        finally:
+            self._pauses = False
 
     def get(self, x: Tensor) -> int | None:
         """Return the axis of the channels of a tensor, `NO_CHANNELS`, or None if it is unknown."""

@@ -29,6 +29,8 @@ _INT8 = 2.0**-6
 """Rounding of integers of 8 bits, whose scale may be that of the whole batch."""
 _MOST = 8
 """Largest number of examples in a pass in another order."""
+_ENOUGH = 7
+"""Number of examples from which on two more passes are no more than the examples."""
 _TF32 = 2.0**-10
 """Rounding of a GPU's convolutions, which may be TF32 in a batch of one size and float32 in another."""
 
@@ -53,25 +55,48 @@ class Batchings:
         self._known = {c.id: c for c in (root, *walk(root))}
         self._dependent: dict[int, Call] = {}
         self._rounds, self.rounds_together = _has_integers(network), False
-        self._find_axes()
-        # A network that packs sequences may accept one order only.
-        with suppress(Exception):
-            self._dependent |= self._compare_other_order(take_first(inputs, _MOST))
+        self._run_other_batches(take_first(inputs, _MOST))
 
-    def _find_axes(self) -> None:
-        """Find the axes of the examples in each output, from a pass over another number of examples."""
-        rows = {1: [0, 0], 2: [0, 1, 0]}.get(self._few, [0, 1])
-        inputs = _pick_examples(self._example, rows)
-        with AxisTrace(inputs) as self._trace:
-            other = record(self._network, inputs)
-        self._traced = others = {c.id: c for c in (other, *walk(other))}
+    def _run_other_batches(self, more: Any) -> None:
+        """Run on other batches of the examples: on one, if there are few, else on a small and a large one."""
+        mixed, rows = _mix_examples(more)
+        output = self._root.output
+        # In a list with an entry for each example, only the first ones of a batch in order are comparable.
+        if count_examples(more) < _ENOUGH and not (isinstance(output, list) and len(output) == self._few):
+            with suppress(Exception):  # a network that packs sequences may accept one order only
+                self._try_other_batch(mixed, rows)
+                return
+        first = {1: [0, 0], 2: [0, 1, 0]}.get(self._few, [0, 1])
+        self._try_other_batch(_pick_examples(self._example, first), first)
+        with suppress(Exception):
+            self._dependent |= self._compare(mixed, rows)
+
+    def _try_other_batch(self, inputs: Any, rows: Sequence[int]) -> None:
+        """Find the axes of the examples in each output, and the outputs that depend on other examples.
+
+        Args:
+            inputs: another number of examples, in another order and with others.
+            rows: number of each, below 0 or above those of the recorded pass for the others.
+        """
         for call in self._known.values():
-            if call.id in others:
-                pairs = list(zip(extract_tensors(call.output), extract_tensors(others[call.id].output),
-                                 strict=False))
-                call.axes = tuple(find_axis(t, self._few, o, len(rows)) for t, o in pairs)
-        for call in others.values():
-            self._dependent |= self._find_changed(call, rows)
+            call.axes = ()
+        changed: dict[int, Call] = {}
+
+        def visit(other: Call) -> None:
+            call = self._known.get(other.id)
+            if call is not None:
+                with self._trace.pause():
+                    pairs = zip(extract_tensors(call.output), extract_tensors(other.output), strict=False)
+                    call.axes = tuple(find_axis(t, self._few, o, rows) for t, o in pairs)
+                    changed.update(self._find_changed(other, rows, early=True))
+
+        self._trace = AxisTrace(inputs)
+        with self._trace:
+            root = record(self._network, inputs, visit)
+        self._traced = {c.id: c for c in (root, *walk(root))}
+        for other in self._traced.values():
+            changed |= self._find_changed(other, rows)
+        self._dependent = changed
 
     @property
     def cuts_gradients(self) -> bool:
@@ -83,18 +108,11 @@ class Batchings:
         traced = pick(self._traced[call].output) if call in self._traced else None
         return UNKNOWN if traced is None else self._trace.get_evidence(traced)
 
-    def _compare_other_order(self, more: Any) -> dict[int, Call]:
-        """Return the tensors that change where the examples come in another order and with others."""
-        n = count_examples(more)
-        if n == 1:
-            return self._compare(convert_examples(more, 1, _put_among_others), [-1, 0, -1, -1])
-        rows = [*reversed(range(1, n, 2)), *range(0, n, 2)]  # 7 5 3 1 0 2 4 6: all have other neighbours
-        return self._compare(_pick_examples(more, rows), rows)
-
     def _compare(self, inputs: Any, rows: Sequence[int]) -> dict[int, Call]:
         """Run on other inputs, and return the tensors of the recorded pass that change."""
         found: dict[int, Call] = {}
-        record(self._network, inputs, lambda call: found.update(self._find_changed(call, rows, early=True)))
+        record(self._network, inputs, lambda call: found.update(self._find_changed(call, rows, early=True)),
+               keeps=False)
         return found
 
     def _find_changed(self, other: Call, rows: Sequence[int], *, early: bool = False) -> dict[int, Call]:
@@ -174,6 +192,19 @@ def _measure_change(t: Tensor, other: Tensor, axis: int, size: int, rows: Sequen
 def _split_examples(t: Tensor, axis: int, size: int) -> Tensor:
     """Split the axis of the examples in two, because an example may have several entries there."""
     return t.detach().reshape(*t.shape[:axis], size, -1, *t.shape[axis + 1:])
+
+
+def _mix_examples(more: Any) -> tuple[Any, list[int]]:
+    """Return examples in another order and of another number than the first four, and their numbers.
+
+    All have other neighbours, another first and another last one.
+    """
+    n = count_examples(more)
+    if n == 1:
+        return convert_examples(more, 1, _put_among_others), [-1, 0, -1, -1]
+    # Of eight: 7 5 3 1 0 2 4 6.
+    rows = {2: [1, 0, 0], 3: [2, 0], 4: [1, 3, 0]}.get(n, [*reversed(range(1, n, 2)), *range(0, n, 2)])
+    return _pick_examples(more, rows), rows
 
 
 def _put_among_others(t: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,15 +13,18 @@ from torch import Tensor, nn
 from suture._base import SutureError, count_examples, walk_tensors
 from suture.networks.calls import (
     MIXED,
+    Call,
     CallId,
     dequantise,
     disable_gradients,
     extract_tensors,
     guess_axis,
+    walk,
 )
 from suture.networks.input_sequences import Calls, InputSequences
 from suture.networks.preparation import take_first
 from suture.networks.sites.capture_and_replay import RecordedPass, ReplayPlan, capture_calls
+from suture.networks.sites.chains import ChainProbe
 from suture.networks.sites.site import Site
 from suture.networks.sites.tail_probe import INPUTS, Leaf, TailProbe
 from suture.representations import Shape
@@ -53,7 +56,7 @@ class BypassSearch:
     One pass remembers what all replays need. What gradients do not show is found on all recorded examples.
 
     Args:
-        example: the inputs of the recorded pass with the calls `calls`.
+        example: the inputs of the recorded pass `root`.
         pick: function that picks the tensor of an output that the sites cut off.
         name: name of the network in error messages.
         cuts_gradients: True if the network uses functions that gradients do not go through.
@@ -62,15 +65,27 @@ class BypassSearch:
         volatile: the calls whose outputs are overwritten.
     """
 
-    def __init__(self, network: nn.Module, example: Any, calls: Calls, sequences: InputSequences,
+    def __init__(self, network: nn.Module, example: Any, root: Call, sequences: InputSequences,
                  pick: Callable[[Any], Tensor | None], name: str, *, cuts_gradients: bool) -> None:
-        self._network, self._calls, self._example = network, calls, example
+        self._network, self._root, self._example = network, root, example
+        self._calls = {c.id: c for c in walk(root)}
         self._sequences, self._pick_main, self._name = sequences, pick, name
         self._cuts_gradients = cuts_gradients
         self._given, self._size = [*walk_tensors(example)], count_examples(example)
         self._axes = tuple(guess_axis(t, self._size) for t in self._given)
         self._shared: dict[int, RecordedPass] = {}
         self.volatile: set[CallId] = set()
+        self._clean: set[Site] = set()
+
+    def try_chain(self, sites: Sequence[Site]) -> None:
+        """Try to show in one pass that each of the sites cuts the network, so that `find` needs no replay."""
+        if self._cuts_gradients or set(sites) <= self._clean:
+            return
+        probe = ChainProbe(self._network, self._example, self._calls | {self._root.id: self._root},
+                           self._pick_main)
+        if probe.find_clean(sites):
+            self._clean |= set(sites)
+            self.volatile |= {s.id for s in probe.changed}
 
     def find(self, plan: ReplayPlan, shape: Shape) -> Bypass:
         """Find the modules whose outputs reach the network's output around a site.
@@ -78,6 +93,8 @@ class BypassSearch:
         Raises:
             SutureError: the output does not depend on the site, or the tail does not repeat it.
         """
+        if plan.site in self._clean:
+            return Bypass(replace(plan, used=frozenset()), (), (), True)
         reached = self._probe(plan, min(_ROWS, self._size)).find_by_gradient()
         has_gradient = reached is not None
         if reached is None:

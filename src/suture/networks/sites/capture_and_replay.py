@@ -121,7 +121,7 @@ def _run_checkpoints_once() -> Iterator[None]:
             setattr(checkpoint, name, value)
 
 
-_ONCE = SharedChange(_run_checkpoints_once)
+PLAIN_CHECKPOINTS = SharedChange(_run_checkpoints_once)
 
 
 class _PlainFunction:
@@ -222,7 +222,7 @@ def replay(network: nn.Module, plan: ReplayPlan, x: Tensor, done: RecordedPass, 
 
     hooked = [m for m in network.modules() if m._forward_hooks and m is not network]
     taken = dict.fromkeys([*(m for m, _ in plan.calls), *hooked])
-    with intercept_calls(taken, handler), _ONCE.hold():
+    with intercept_calls(taken, handler), PLAIN_CHECKPOINTS.hold():
         return apply(network, repeat_inputs(done.inputs, copies, done.size))
 
 

@@ -84,10 +84,9 @@ class SiteInspector:
             self._check_output()
         self.sequences = InputSequences(network, self._example)
         self.sequences.find_output(self._root, main)
-        called = {c.id: c for c in walk(self._root)}
-        self._calls = {i: c for i, c in called.items() if not is_parametrization(c.path)}
+        self._calls = {c.id: c for c in walk(self._root) if not is_parametrization(c.path)}
         self._search = SiteSearch(network, self._calls, name)
-        self._bypasses = BypassSearch(network, self._example, called, self.sequences, main, name,
+        self._bypasses = BypassSearch(network, self._example, self._root, self.sequences, main, name,
                                       cuts_gradients=self._batchings.cuts_gradients)
         self._reasons: dict[CallId, str] = {}
 
@@ -113,11 +112,17 @@ class SiteInspector:
         """Find and check the sites that `spec` names, in order of execution."""
         if spec is None:
             return self._discover()
-        infos = [self.inspect(s) for s in self._search.find_named(spec)]
+        sites = self._search.find_named(spec)
+        self._try_chain([s for s in sites if s.id in self._calls])
+        infos = [self.inspect(s) for s in sites]
         for info in infos:
             if not allow_bypass:
                 self._check_cut(info)
         return self._sort(infos)
+
+    def _try_chain(self, sites: list[Site]) -> None:
+        """Look at all sites in one pass, where that is enough."""
+        self._bypasses.try_chain(sorted(sites, key=lambda s: self._calls[s.id].finished))
 
     def _sort(self, infos: list[SiteInfo]) -> list[SiteInfo]:
         return sorted(infos, key=lambda i: self._calls[i.site.id].finished)
@@ -126,6 +131,7 @@ class SiteInspector:
         """Find the repeated blocks: the first kind of candidate of which two or more are legal sites."""
         inspect = cache(self._inspect_if_legal)
         for candidates in self._search.find_repeated(lambda c: inspect(c) is not None):
+            self._try_chain([Site(*c.id) for c in candidates])
             infos = self._sort([i for i in map(inspect, candidates) if i is not None])
             # Logits are not a site. The end of an encoder without a head is one: it has the blocks' shape.
             infos = [i for k, i in enumerate(infos) if not i.final or (k and i.shape == infos[k - 1].shape)]

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from suture._base import count_examples
 from suture.networks import extract_main_output
 from suture.numbers import Estimate, estimate_hit_ratio, estimate_ratios, take_root
 from suture.stitching import Task
@@ -22,7 +23,7 @@ class Outcome:
         classes: predictions (n,), or those of the M scored tokens; None without predictions.
         counts: (n,) scored tokens of each example; None if each has one prediction.
         labels: as `classes`; None without labels.
-        output: the network's output (n, F) where it has no predictions.
+        output: the network's output (n, F) where it has no predictions; nan if it has no axis of examples.
     """
 
     classes: Tensor | None
@@ -59,7 +60,10 @@ def measure_outcome(task: Task, output: Any, inputs: Any, labels: Tensor | None)
     if task is Task.NONE:
         found = extract_main_output(output)
         assert found is not None  # the search for bypasses needs one
-        return Outcome(None, None, None, found.float().flatten(1).cpu())
+        n = count_examples(inputs)
+        whole = found.numel() % n == 0
+        flat = found.float().reshape(n, -1) if whole else torch.full((n, 1), torch.nan)
+        return Outcome(None, None, None, flat.cpu())
     logits, rows = task.extract_logits(output), task.find_rows(inputs, labels)
     task.check_labels(rows, logits)
     best, classes = rows.select(logits).float().max(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -34,6 +34,16 @@ class ShiftRange:
     def works(self) -> bool:
         """True if the network works under some severity that changes anything."""
         return self.severity.value > WORKS_NOWHERE
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the range as JSON, with None for nan."""
+        return _replace_nan(asdict(self))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_record(cls, stored: Mapping[str, Any]) -> ShiftRange:
+        """Return the range that `as_record` wrote."""
+        return cls(stored["name"], _read_estimate(stored["severity"]), stored["breaks"],
+                   tuple(map(_read_estimate, stored["distances"])))
 
 
 @dataclass(frozen=True)
@@ -105,7 +115,8 @@ class NaturalRange:
     @classmethod
     def from_record(cls, stored: Mapping[str, Any]) -> NaturalRange:
         """Return the range that `as_record` wrote."""
-        return cls(**{**stored, "kinds": _read_kinds(stored["kinds"]), "own": _read_kinds(stored["own"])})
+        kinds, own = (tuple(map(ShiftRange.from_record, stored[part])) for part in ("kinds", "own"))
+        return cls(**{**stored, "kinds": kinds, "own": own})
 
 
 def _replace_nan(part: Any) -> Any:
@@ -114,11 +125,6 @@ def _replace_nan(part: Any) -> Any:
     if isinstance(part, tuple | list):
         return [_replace_nan(of) for of in part]
     return None if isinstance(part, float) and math.isnan(part) else part
-
-
-def _read_kinds(stored: Sequence[Mapping[str, Any]]) -> tuple[ShiftRange, ...]:
-    return tuple(ShiftRange(k["name"], _read_estimate(k["severity"]), k["breaks"],
-                            tuple(map(_read_estimate, k["distances"]))) for k in stored)
 
 
 def _read_estimate(stored: Mapping[str, Any]) -> Estimate:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from suture._base import Progress
+from suture._base import NO_KEEPER, Keeper, Progress
 from suture.data import Batch, MicroBatch
 from suture.networks import SitedNetwork, disable_gradients
 from suture.numbers import (
@@ -78,20 +78,30 @@ class RangeSearch:
         """Class of each example (n,), and where it is from: "labels", "predictions" or "" for one class."""
         return self._native.find_classes()
 
-    def find(self, own: Mapping[str, Shift], progress: Progress | None = None) -> NaturalRange:
+    def find(self, own: Mapping[str, Shift], progress: Progress | None = None,
+             keeper: Keeper = NO_KEEPER) -> NaturalRange:
         """Find the natural range with the built-in shifts, and that of the user's `own` shifts."""
         built_in = list_shifts(self.batches[0].target, self.task.of_tokens)
-        shifts, found = {**built_in, **own}, []
-        for k, (name, shift) in enumerate(shifts.items()):
-            found.append(self._find_kind(name, shift))
-            if progress:
-                progress("natural range", k + 1, len(shifts))
+        shifts, records = {**built_in, **own}, list[dict[str, Any]]()
+        with keeper.keep("natural range", {"kinds": records}) as kept:
+            kept.fill()
+            for k, (name, shift) in enumerate(shifts.items()):
+                if k >= kept.before:
+                    records.append(self._find_kind(name, shift).as_record())
+                    kept.step(k + 1)
+                if progress:
+                    progress("natural range", k + 1, len(shifts))
+            kept.finish(len(shifts))
+        found = list(map(ShiftRange.from_record, records))
         return NaturalRange(VERSION, self.examples, self.works, self.most, tuple(found[:len(built_in)]),
                             tuple(found[len(built_in):]), "" if built_in else NO_SHIFT)
 
     def _find_kind(self, name: str, shift: Shift) -> ShiftRange:
         points = [_Point(0.0, Estimate(1.0, 1.0, 1.0)), self._try(shift, name, 1.0)]
         low, high = points
+        if high.works.reason:
+            missing = make_missing_estimate(high.works.reason)
+            return ShiftRange(name, missing, True, (missing,) * len(self.natives))
         if high.works.value >= self.works:
             return ShiftRange(name, Estimate(1.0, 1.0, 1.0), False, self._measure(shift, name, (1.0,)))
         for _ in range(STEPS):

@@ -172,6 +172,9 @@ def _drop_tokens(inputs: Any, severity: float, generator: torch.Generator) -> An
     _, tokens = _read_tokens(inputs)
     given = find_only_input(inputs)["attention_mask"]
     kept = ~_choose_tokens(tokens, severity, generator).to(given.device)
+    # Without its first token, a text would seem to be padded on the left, which moves all positions.
+    first = (given != 0).int().argmax(1)
+    kept[torch.arange(len(kept), device=kept.device), first] = True
     return replace_input(inputs, given, given * kept)
 
 

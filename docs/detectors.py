@@ -1,8 +1,8 @@
-"""How far out of distribution are stitched representations, and which detectors can tell? (ood.md)
+"""How far out of distribution are stitched representations, and which detectors can tell? (detectors.md)
 
-    python docs/ood.py run digits
-    python docs/ood.py run cifar10 --data FOLDER     # Parquet with images and labels; needs pyarrow
-    python docs/ood.py page                          # the tables of the page
+    python docs/detectors.py run digits
+    python docs/detectors.py run cifar10 --data FOLDER     # Parquet with images and labels; needs pyarrow
+    python docs/detectors.py page                          # the tables of the page
 
 For each seed a network is trained and stitched to itself by direct matching and by task loss matching until
 it converges, with every detector of suture looking on, with and without a ReLU behind the stitching layer.
@@ -155,7 +155,7 @@ def _quality(result: suture.Comparison) -> pd.DataFrame:
 # -- the page ------------------------------------------------------------------------------------------------
 
 def page() -> None:
-    """Tables of every data set that was run, between the markers of docs/ood.md."""
+    """Tables of every data set that was run, between the markers of docs/detectors.md."""
     parts = []
     for name in SETTINGS:
         if not (HERE / f"ood-{name}-cells.csv").exists():
@@ -163,12 +163,12 @@ def page() -> None:
         cells, quality, cases = (pd.read_csv(HERE / f"ood-{name}-{w}.csv")
                                  for w in ("cells", "quality", "planted"))
         parts += [f"### {name}", "", _about(name, cells), "", *_detectors(cells, quality, cases), "",
-                  *_verdicts(cells), "", *_distances(name, cells), "", *_rectified(cells), "",
+                  *_distances(name, cells), "", *_rectified(cells), "",
                   f"![{name}: energies of native, auxiliary and stitched "
                   f"representations](ood-{name}-energy.png)", ""]
         figures.draw_histograms(suture.load(STORE / f"{name}-0-plain"),
                                    "energy").savefig(HERE / f"ood-{name}-energy.png", dpi=90)
-    fill(HERE / "ood.md", parts, "ood.py")
+    fill(HERE / "detectors.md", parts, "detectors.py")
 
 
 def _about(name: str, cells: pd.DataFrame) -> str:
@@ -226,18 +226,6 @@ def _agreement(plain: pd.DataFrame, detector: str, methods: list[str]) -> str:
 def _range(values: pd.Series[float]) -> str:
     v = values.dropna()
     return f"{v.median():.2f} ({v.min():.2f}–{v.max():.2f})" if len(v) else "–"
-
-
-def _verdicts(cells: pd.DataFrame) -> list[str]:
-    of = cells[~cells.relu & (cells.detector == "mahalanobis")]
-    words = ("similar", "dissimilar", "artefact", "unproven")
-    lines = ["Verdicts of cells (Mahalanobis), by seed:", "", "| | " + " | ".join(words) + " |",
-             "|---" * 5 + "|"]
-    for method, group in of.groupby("method"):
-        counts = [", ".join(str(int((g.verdict == w).sum())) for _, g in group.groupby("seed"))
-                  for w in words]
-        lines.append(f"| {str(method).upper()} | " + " | ".join(counts) + " |")
-    return lines
 
 
 def _distances(name: str, cells: pd.DataFrame) -> list[str]:
