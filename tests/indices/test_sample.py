@@ -329,7 +329,7 @@ def test_a_site_is_computed_once_for_many_cells(monkeypatch):
     for other in others:
         for index in TABLE.values():
             index(Sample.of(side, other))
-    assert len(calls) == 3 * (1 + len(others))
+    assert len(calls) == 2 * (1 + len(others))
 
 
 def test_constant_sides():

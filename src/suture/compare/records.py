@@ -155,6 +155,7 @@ class Findings:
         stages: names of the finished stages.
         computed: time of each stage, ISO.
         seen: what the passes saw of the data, by their name.
+        nulls: methods of the nulls of indices, and reasons for missing ones.
         reuse: notes on an earlier result that was taken over, or not.
     """
 
@@ -167,6 +168,7 @@ class Findings:
     stages: Sequence[str] = ()
     computed: Mapping[str, str] = field(default_factory=dict)
     seen: Mapping[str, Any] = field(default_factory=dict)
+    nulls: Mapping[str, Any] = field(default_factory=dict)
     reuse: Sequence[str] = ()
 
     def add(self, new: Findings) -> Findings:
@@ -175,6 +177,7 @@ class Findings:
                         {**self.counts, **new.counts}, {**self.failed, **new.failed},
                         {**self.ood, **new.ood}, [*self.stages, *new.stages],
                         {**self.computed, **new.computed}, {**self.seen, **new.seen},
+                        {**self.nulls, **new.nulls},
                         [*self.reuse, *new.reuse])
 
 

@@ -91,6 +91,8 @@ def build_comparison(setup: SharedSetup, found: Findings, standing: Iterable[str
         "device": str(settings.torch_device),
         "notes": join_memory_notes([*found.reuse, *standing, *found.notes]),
         "versions": collect_versions(), "created": get_time(), "command": " ".join(sys.argv), **special}
+    if found.nulls:
+        meta["nulls"] = dict(found.nulls)
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]
     if own:
         meta["own_measures"] = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low,
@@ -140,7 +142,7 @@ def take_over(previous: Comparison, setup: SharedSetup, standing: Iterable[str])
                     {k: meta[k] for k in ("n_fit", "n_test") if meta.get(k) is not None}
                     | {k: chance[k] for k in CHANCE if k in chance},
                     {(int(i), int(j)): why for i, j, why in meta["excluded"]}, meta.get("ood", {}),
-                    meta["stages"], computed, old["seen"],
+                    meta["stages"], computed, old["seen"], meta.get("nulls", {}),
                     [f"{_STARTS[0]}{stages} (computed {format_times(computed.values())})"])
 
 

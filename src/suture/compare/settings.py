@@ -31,6 +31,7 @@ from suture._base import (
 )
 from suture.compare.given_names import choose_methods, read_network_names
 from suture.compare.key import flatten_settings
+from suture.compare.scoring.nulls import NullOptions
 from suture.data import Batch, Batches
 from suture.indices import FOLDS, Named, Request, chosen
 from suture.networks import Network, SiteSpec, find_device
@@ -44,8 +45,9 @@ Method = Literal["dm", "tlm"]
 FORWARD_DTYPES = {"float32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Types of the forward passes (autocast). Statistics and stitching layers use float32 or more."""
 
-_DECIDES_NOTHING = frozenset({"device", "progress", "names", "sites", "target_sites"})
-"""Options that decide no number beyond rounding, and sites, which count as found."""
+_DECIDES_NOTHING = frozenset({"device", "progress", "names", "sites", "target_sites",
+                              "nulls", "groups", "within"})
+"""Options that decide no number beyond rounding, and those that count as found (sites) or if given."""
 
 
 @keyword_options
@@ -114,7 +116,7 @@ class FitSettings:
 
 
 @keyword_options
-class Settings(FitSettings):
+class Settings(NullOptions, FitSettings):
     """Options of a comparison."""
 
     sites: Annotated[SiteSpec, Doc(
@@ -172,7 +174,8 @@ class Settings(FitSettings):
     @property
     def accumulator_settings(self) -> AccumulatorSettings:
         return AccumulatorSettings(self.requests, self.jackknife, self.folds, self.sample, self.seed,
-                                   getattr(torch, self.precision), bool(self.method_names))
+                                   getattr(torch, self.precision), bool(self.method_names),
+                                   **self.null_settings)
 
     def resolve_output(self, target: nn.Module, batch: Batch,
                        more: Callable[[], Iterable[Batch]]) -> ScoredOutput | None:
@@ -214,7 +217,7 @@ class Settings(FitSettings):
     def as_key(self) -> dict[str, Any]:
         """Return all settings that decide numbers, by name, such as "tlm.epochs", as JSON."""
         found: dict[str, Any] = {o.name: getattr(self, o.name) for o in list_options(Settings)
-                                 if o.name not in _DECIDES_NOTHING}
+                                 if o.name not in _DECIDES_NOTHING} | self.null_settings
         found |= {"methods": self.method_names, "indices": [r.key for r in self.requests],
                   "family": str(self.affine_family), "family.code": hash_object(self.affine_family).short,
                   "tlm": asdict(self.recipe), "ood": None}
@@ -231,7 +234,8 @@ class Settings(FitSettings):
             "methods": self.method_names, "indices": [r.key for r in self.requests],
             "tlm": asdict(self.recipe), "held_out": held_out, "family": str(self.affine_family),
             "alignment": asdict(self.alignment),
-            "ood": None if self.detection is None else self.detection.settings(self.seed)}
+            "ood": None if self.detection is None else self.detection.settings(self.seed),
+            **dict(flatten_settings(self.null_settings))}
 
 
 @options

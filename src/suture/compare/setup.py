@@ -28,6 +28,7 @@ from suture.compare.opened_data import (
 )
 from suture.compare.records import SharedSetup, Sited
 from suture.compare.scoring.chance import check_training_labels
+from suture.compare.scoring.nulls import check_labels
 from suture.compare.settings import FORWARD_DTYPES, CompareOptions, Settings
 from suture.data import Batch, MicroBatch, is_same_batch, move_batch
 from suture.networks import (
@@ -117,6 +118,7 @@ def set_up(given: CompareOptions) -> Setup:
     given = _open_networks(given)
     source, target = given.source, given.source if given.target is None else given.target
     opened, device = open_data(given), given.torch_device
+    check_labels(given, opened)
     first = move_batch(next(iter(opened.fit)), device)
     copies = _copy_networks(source, target, first, given)
     labelled = find_labelled(first, opened.test, device)

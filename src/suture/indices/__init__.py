@@ -14,6 +14,7 @@ from suture.indices.computation import of_moments as of_moments
 from suture.indices.definition import FROM_MOMENTS as FROM_MOMENTS
 from suture.indices.definition import STITCH as STITCH
 from suture.indices.definition import TRANSFORMATIONS as TRANSFORMATIONS
+from suture.indices.definition import WITHIN as WITHIN
 from suture.indices.definition import Index as Index
 from suture.indices.definition import Needs as Needs
 from suture.indices.definition import Value as Value
@@ -31,6 +32,14 @@ from suture.indices.logits import of_logits as of_logits
 from suture.indices.matrices import ArraySource as ArraySource
 from suture.indices.matrices import compare_arrays as compare_arrays
 from suture.indices.matrices import open_array_file as open_array_file
+from suture.indices.nulls.labels import Labels as Labels
+from suture.indices.nulls.labels import number_labels as number_labels
+from suture.indices.nulls.permutation import NullSource as NullSource
+from suture.indices.nulls.permutation import PermutedRows as PermutedRows
+from suture.indices.nulls.preparation import GROUPED as GROUPED
+from suture.indices.nulls.preparation import keep_rows as keep_rows
+from suture.indices.nulls.preparation import prepare_within as prepare_within
+from suture.indices.nulls.record import NullTest as NullTest
 from suture.indices.requests import Named as Named
 from suture.indices.requests import Names as Names
 from suture.indices.requests import Request as Request

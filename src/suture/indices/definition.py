@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from suture._base import FOREIGN, SutureError, expect, summarise_error
-from suture.numbers import Floats, Measure, NumericalError, make_index_measure, qr
+from suture.indices.nulls.record import NullTest
+from suture.numbers import Floats, Measure, Null, NumericalError, make_index_measure, qr
 
 LEAST_EXAMPLES = 4
 """Smallest number of examples for the unbiased HSIC estimator, which divides by n - 3."""
@@ -28,6 +29,7 @@ class Needs(Enum):
     ROWS = "a kept sample of rows"
     KERNELS = "Gram matrices of flattened examples"
     KEPT_KERNELS = "one Gram matrix of the first flattened examples"
+    CLASSES = "a kept sample of rows with their classes"
 
 
 FEW_ROWS = 0.25
@@ -35,6 +37,7 @@ FEW_ROWS = 0.25
 FROM_MOMENTS = frozenset({Needs.MOMENTS, Needs.HIGHER, Needs.UNITS, Needs.BLOCKS})
 """Kinds that a `suture.numbers.Pair` holds."""
 _FLAT = frozenset({Needs.KERNELS, Needs.KEPT_KERNELS})
+WITHIN = "within"  # pooled examples about the means of their classes
 STITCH = "stitch"
 """Alignment of a name without ``@``: the two matrices that the stitching layer maps."""
 
@@ -45,7 +48,7 @@ class Value:
 
     `value` is nan if there is a `reason`. `low` and `high` are nan if no interval was computed. `mark` says
     why the value cannot be trusted, if so. `unsolved` is True if numbers without a result are the reason
-    (`suture.numbers.NumericalError`).
+    (`suture.numbers.NumericalError`). `null` is what permuted rows give; None where nobody looked.
     """
 
     value: float
@@ -54,6 +57,7 @@ class Value:
     high: float = math.nan
     mark: str = ""
     unsolved: bool = False
+    null: NullTest | None = None
 
     @classmethod
     def missing(cls, reason: str) -> Value:
@@ -110,7 +114,7 @@ class Index:
         formula, source: formula of the docs page; paper and equation.
         invariant_x, invariant_y: the `TRANSFORMATIONS` of source and target columns that leave it unchanged;
             all others change it. None: not stated.
-        least: smallest number of rows for which it means something.
+        least: smallest meaningful number of rows.
         argument, value: the number that it may have, and its present value.
         cost: linear algebra of one cell, for p source and q target columns and n rows or examples.
         smooth: it changes smoothly with its data, so that a jackknife can estimate its bias. False for
@@ -119,10 +123,12 @@ class Index:
             jackknife across regimes means nothing, because their values differ by more than small changes.
         identical, null: its value for equal source and target, and for unrelated ones as rows become many.
             None: depends on the data.
-        chance: how far few rows alone move unrelated data towards identical ones: 0 is `null`, 1 is
-            `identical`. Called as `fn`. None: not known.
+        chance: share of the way from `null` to `identical` that few rows alone make; called as `fn`.
         symmetric: it stays the same when source and target change places. None: not stated.
+        null_form: describes the null over permutations of rows from data with `grams`. None: it is drawn.
+        paired: it sees which row of one side belongs to which of the other. Otherwise it has no null.
         flat: computes the same index from the `Kernels` of flattened examples.
+        within: computes it within classes, from `ClassedRows`. None: `fn` of rows about class means.
         paper: the alignment ``paper`` (Balogh and Jelasity 2025) offers it.
         user: the user's own function, if it is one.
     """
@@ -144,7 +150,10 @@ class Index:
     null: float | None = None
     chance: Callable[..., float] | None = None
     symmetric: bool | None = None
+    null_form: Callable[[Any], Null] | None = None
+    paired: bool = True
     flat: Callable[..., float] | None = None
+    within: Callable[..., float] | None = None
     paper: bool = False
     user: Callable[..., float] | None = None
 
@@ -163,10 +172,17 @@ class Index:
         return replace(self, value=number, measure=self.measure.variant(f":{number:.12g}"))
 
     @property
+    def best(self) -> float:
+        """Value of equal source and target, else the end of the range that means more similar."""
+        if self.identical is None and self.user is None:
+            return self.measure.native[self.measure.larger_is_more_similar]
+        return math.nan if self.identical is None else self.identical
+
+    @property
     def alignments(self) -> tuple[str, ...]:
         """Alignments that offer it."""
         is_flat = self.needs in _FLAT
-        return ((() if is_flat else (STITCH, "pool")) + (("flatten",) if is_flat or self.flat else ())
+        return ((() if is_flat else (STITCH, "pool", WITHIN)) + (("flatten",) if is_flat or self.flat else ())
                 + (("paper",) if self.paper else ()))
 
     def align(self, alignment: str) -> Index:
@@ -175,6 +191,8 @@ class Index:
             instead = "flatten" if self.needs in _FLAT else "pool"
             raise SutureError(f"expected an index that the alignment {alignment!r} offers, got "
                               f"{self.name!r}; write {self.name}@{instead}")
+        if alignment == WITHIN and self.within is not None:
+            return replace(self, fn=self.within, needs=Needs.CLASSES)
         if self.flat is None or alignment not in ("paper", "flatten"):
             return self
         return replace(self, fn=self.flat, flat=None, needs=Needs.KEPT_KERNELS, cost="n (p + q) + n²")
@@ -182,7 +200,7 @@ class Index:
     def __call__(self, data: Any) -> Value:
         try:
             self._require_rows(data)
-            number = float(self.fn(data, *self._arguments))
+            number = float(self.fn(data, *self.arguments))
             mark = self._explain_few_rows(data) if math.isfinite(number) else ""
         except (UndefinedError, NumericalError) as reason:
             return Value(math.nan, str(reason), unsolved=isinstance(reason, NumericalError))
@@ -197,7 +215,7 @@ class Index:
         return Value(number, mark=mark)
 
     def _explain_few_rows(self, data: Any) -> str:
-        chance = 0.0 if self.chance is None else self.chance(data, *self._arguments)
+        chance = 0.0 if self.chance is None else self.chance(data, *self.arguments)
         if not chance > FEW_ROWS:
             return ""
         return (f"few rows: with {data.independent} independent rows, unrelated representations come about "
@@ -205,10 +223,10 @@ class Index:
 
     def find_regime(self, data: Any) -> Hashable:
         """Return what `regime` decides on these data; None without a `regime`."""
-        return None if self.regime is None else self.regime(data, *self._arguments)
+        return None if self.regime is None else self.regime(data, *self.arguments)
 
     @property
-    def _arguments(self) -> tuple[float, ...]:
+    def arguments(self) -> tuple[float, ...]:
         return () if self.value is None else (self.value,)
 
     def _require_rows(self, data: Any) -> None:

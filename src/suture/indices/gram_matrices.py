@@ -18,7 +18,7 @@ from torch import Tensor
 from suture._base import SutureError, exact_products, expect
 from suture.indices.definition import LEAST_EXAMPLES, Index, Needs
 from suture.indices.hsic import Hsic, Kernels, estimate_hsic
-from suture.numbers import NonFiniteError
+from suture.numbers import GramSums, NonFiniteError
 
 PAPER_EXAMPLES = 1000
 """Number of test examples of the alignment ``paper`` (Balogh and Jelasity 2025)."""
@@ -135,6 +135,7 @@ class FlatKernels:
         self._sums = torch.zeros(2, 5, sources, targets, dtype=torch.float64)
         self._of_kept = torch.full_like(self._sums, math.nan)
         self._tables: tuple[Tensor, Tensor] | None = None
+        self._grams: list[GramSums] = []
         self._waiting = self.examples = self.kept = 0
 
     @classmethod
@@ -215,7 +216,7 @@ class FlatKernels:
             site.kept[self.kept:self.kept + count].copy_(x[:count])
         self.kept += count
         if count and self.kept == self.keep:
-            self._of_kept = self._compare_sites([site.kept for site in self._sites])
+            self._of_kept = self._compare_kept()
             for site in self._sites:
                 site.kept = site.kept[:0].clone()
 
@@ -231,7 +232,17 @@ class FlatKernels:
                 self._sums += self._compare_sites([site.waiting for site in self._sites])
 
     def _compare_sites(self, rows: Sequence[Tensor]) -> Tensor:
-        grams = [_compute_gram(x) for x in rows]
+        return self._compare_grams([_compute_gram(x) for x in rows])
+
+    def _compare_kept(self) -> Tensor:
+        """Compare the kept examples, and note the sums of their Gram matrices."""
+        grams = [_compute_gram(site.kept[:self.kept]) for site in self._sites]
+        units = [g / g.trace() for g in grams]
+        self._grams = [GramSums(len(g), 1.0, float(g.square().sum()), float(g.diagonal().square().sum()))
+                       for g in units]
+        return self._compare_grams(grams)
+
+    def _compare_grams(self, grams: Sequence[Tensor]) -> Tensor:
         return _compute_hsic(grams[:self.sources], grams if self._same else grams[self.sources:],
                              self.precision)
 
@@ -241,7 +252,7 @@ class FlatKernels:
         if self._waiting >= LEAST_EXAMPLES:
             last = last + self._compare_sites([site.waiting[:self._waiting] for site in self._sites])
         if 0 < self.kept < self.keep:
-            kept = self._compare_sites([site.kept[:self.kept] for site in self._sites])
+            kept = self._compare_kept()
         return last, kept
 
     @torch.no_grad()
@@ -249,9 +260,11 @@ class FlatKernels:
         """Return the kernels of cell (i, j), by kind of data; before the first batch, raise `SutureError`."""
         expect(self.examples > 0, "at least one batch", "none", "call update first")
         self._tables = self._tables or self._compute_tables()
-        sites = (("source", self._sites[i]), ("target", self._sites[j if self._same else self.sources + j]))
+        numbers = i, j if self._same else self.sources + j
+        sites = [(name, self._sites[k]) for name, k in zip(("source", "target"), numbers, strict=True)]
         constant = tuple(name for name, site in sites if not site.varies)
         kept_constant = tuple(name for name, site in sites if not site.kept_varies)
-        hsic = [[Hsic(*part[:, i, j].tolist()) for part in table] for table in self._tables]
-        return {Needs.KERNELS: Kernels(self.examples, constant, *hsic[0]),
-                Needs.KEPT_KERNELS: Kernels(self.kept, kept_constant, *hsic[1])}
+        batches, kept = ([Hsic(*part[:, i, j].tolist()) for part in table] for table in self._tables)
+        grams = tuple(self._grams[k] for k in numbers) if self._grams else ()
+        return {Needs.KERNELS: Kernels(self.examples, constant, batches[0], batches[1]),
+                Needs.KEPT_KERNELS: Kernels(self.kept, kept_constant, kept[0], kept[1], grams)}

@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from suture.indices.definition import LEAST_EXAMPLES
+from suture.numbers import GramSums
 
 T = TypeVar("T", float, Tensor)
 
@@ -36,12 +37,14 @@ class Kernels:
         constant: the sides ("source", "target") that do not vary.
         biased, unbiased: HSIC of all examples at once or summed over minibatches. `unbiased` is nan for fewer
             than `LEAST_EXAMPLES`.
+        grams: sums of the Gram matrices of both sides, if all examples are in one.
     """
 
     n: int
     constant: tuple[str, ...]
     biased: Hsic
     unbiased: Hsic
+    grams: tuple[GramSums, ...] = ()
 
     @property
     def independent(self) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from suture._base import Count, FilePath, Seed, SutureError, Whole, check_file, checked, expect, read_path
 from suture.indices.computation import Streaming
 from suture.indices.definition import Value
+from suture.indices.nulls.labels import Labels
 from suture.indices.requests import Names
 from suture.indices.row_sketch import RUNS, RowSketcher
 from suture.indices.saved_moments import save_moments
@@ -36,6 +37,7 @@ ArraySource = Annotated[Any, PlainValidator(_read_source)]
 @checked
 def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "default", *,
                    jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
+                   nulls: Whole = 0, groups: Labels = None, within: Labels = None,
                    save: FilePath | None = None) -> dict[str, Value]:
     """Compute structural indices of two matrices with the same rows, from arrays or files.
 
@@ -45,7 +47,7 @@ def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "d
         source, target: (n, p) and (n, q): an array or tensor, a ``.npy``, ``.npz`` or ``.safetensors`` file
             with one array, or a folder of such files. Both folders have the same file names, whose order is
             that of the rows. Files are read in pieces of `CHUNK_ROWS` rows, never unpickled.
-        indices, jackknife, sample, seed: see `suture.indices.of_matrices`.
+        indices, jackknife, sample, seed, nulls, groups, within: see `suture.indices.of_matrices`.
         save: ``.safetensors`` file for the moments, to be merged with those of other rows (`merged_moments`).
 
     Raises:
@@ -53,7 +55,8 @@ def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "d
     """
     if save is not None:
         check_file(save, ".safetensors")
-    streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed)
+    streaming = Streaming(indices, jackknife=jackknife, sample=sample, seed=seed, nulls=nulls, groups=groups,
+                          within=within)
     streaming.keeps_moments |= save is not None
     sketchers = [RowSketcher(length) for length in RUNS] if save is not None else []
     for x, y in _read_together(source, target):

@@ -56,6 +56,20 @@ class Rows:
         """Make rows from an array or tensor (n, p) of finite real numbers; `SutureError` calls it `name`."""
         return cls(as_matrix(name, values))
 
+    def reorder(self, order: Ints) -> Rows:
+        """Return the same rows in another order; what is known of distances is carried over, ties are not."""
+        from scipy.spatial.distance import squareform
+
+        known: dict[str, Any] = {name: self.__dict__[name] for name in ("constant", "zeros", "uniformity")
+                                 if name in self.__dict__}
+        for name in ("squared", "ranks", "_chords"):
+            if name in self.__dict__:
+                whole = squareform(self.__dict__[name])
+                known[name] = squareform(whole[np.ix_(order, order)], checks=False)
+        made = Rows(self.values[order])
+        made.__dict__.update(known, **({"unit": self.unit[order]} if "unit" in self.__dict__ else {}))
+        return made
+
     @cached_property
     def constant(self) -> bool:
         """True if all rows are equal, up to float64 rounding."""
@@ -92,9 +106,13 @@ class Rows:
         return np.asarray(scaled / np.linalg.norm(scaled, axis=1, keepdims=True))
 
     @cached_property
+    def _chords(self) -> Floats:
+        return _compute_squared_distances(self.unit)
+
+    @cached_property
     def uniformity(self) -> float:
         """Logarithm of the mean, over pairs of different rows at unit length, of exp(-2 |x_i - x_j|²)."""
-        return float(np.log(np.exp(-2 * _compute_squared_distances(self.unit)).mean()))
+        return float(np.log(np.exp(-2 * self._chords).mean()))
 
     def find_nearest(self, k: int) -> tuple[Ints, Ints]:
         """Find the `k` nearest other rows of every row by cosine similarity, (n, k), for k < n - 1.
@@ -106,7 +124,7 @@ class Rows:
         from scipy.spatial.distance import squareform
 
         if k not in self._nearest:
-            chords = squareform(_compute_squared_distances(self.unit))
+            chords = squareform(self._chords)
             np.fill_diagonal(chords, np.inf)
             order = np.argsort(chords, axis=1, kind="stable")[:, :k + 1]
             found = np.sqrt(np.take_along_axis(chords, order, 1))

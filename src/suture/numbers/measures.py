@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from suture._base import make_unknown_error
 
-ALIGNMENTS = ("pool", "flatten", "paper")
+ALIGNMENTS = ("pool", "within", "flatten", "paper")
 """Alignments after ``@`` in an index's name. Without one it uses the matrices of the stitching layer."""
 COMMON_FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
     "same": ("value", lambda v: v),

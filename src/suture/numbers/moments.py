@@ -203,6 +203,15 @@ class MomentBlock:
     unit: tuple[UnitRowSums, UnitRowSums] | None = None
     standard: Moments | None = None
 
+    @classmethod
+    def of(cls, x: Tensor, y: Tensor, *, units: bool) -> MomentBlock:
+        """Compute the moments of rows (n, p) and (n, q); with `units`, those of rows at unit length too."""
+        if not units:
+            return cls(Moments.of(x, y))
+        x, y = to_double(x), to_double(y)
+        return cls(Moments.of(x, y), (UnitRowSums.of(x), UnitRowSums.of(y)),
+                   Moments.of(standardise_rows(x), standardise_rows(y)))
+
     def merge(self, *others: MomentBlock) -> MomentBlock:
         """Return the block of the rows of all."""
         units = [b.unit for b in (self, *others) if b.unit]

@@ -80,3 +80,41 @@ class Reservoir:
         self.seen += count
         slots = np.flatnonzero(self._numbers >= first)
         return self._numbers[slots] - first, slots
+
+
+@dataclass
+class ChosenRows:
+    """Numbers of a stream that were chosen beforehand, in order; used as a `Reservoir` is."""
+
+    chosen: Ints
+    seed: int = 0
+    seen: int = field(default=0, init=False)
+
+    @property
+    def most(self) -> int:
+        """Number of rows in the sample."""
+        return len(self.chosen)
+
+    @property
+    def numbers(self) -> Ints:
+        """Stream numbers now held."""
+        return self.chosen[self.chosen < self.seen]
+
+    def offer(self, count: int) -> tuple[Ints, Ints]:
+        """Choose which of the next `count` examples to store; return their positions and their slots."""
+        slots = np.flatnonzero((self.chosen >= self.seen) & (self.chosen < self.seen + count))
+        positions = self.chosen[slots] - self.seen
+        self.seen += count
+        return positions, slots
+
+
+def choose_groups(groups: Ints, most: int, seed: int) -> ChosenRows:
+    """Choose whole groups at random until `most` examples are reached; `groups` (n,) are those of examples.
+
+    At least two groups are chosen, if there are two.
+    """
+    numbers, counts = np.unique(groups, return_counts=True)
+    order = np.random.default_rng((seed, 3)).permutation(len(numbers))
+    fits = np.cumsum(counts[order]) <= most
+    fits[:2] = True
+    return ChosenRows(np.flatnonzero(np.isin(groups, numbers[order[fits]])), seed)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from suture.numbers.factorisations import eigh, svd, svdvals
 from suture.numbers.moments import MomentBlock, Moments, Side, UnitRowSums
+from suture.numbers.nulls.permutation_null import GramSums
 
 Key = tuple[Hashable, ...]
 
@@ -226,6 +227,11 @@ class Pair:
         known = {"x": _decide_constant(m.x, m.precision), "y": _decide_constant(m.y, m.precision)}
         return tuple(name for name, side in (("source", "x"), ("target", "y"))
                      if (getattr(self, side).rank == 0 if known[side] is None else known[side]))
+
+    @property
+    def grams(self) -> tuple[GramSums, GramSums]:
+        """Sums of the Gram matrices of both sides, for closed nulls; nan without sums of fourth order."""
+        return GramSums.of(self.moments.x), GramSums.of(self.moments.y)
 
     @property
     def scale(self) -> float:

@@ -1,4 +1,4 @@
-"""Settings of the accumulators: which statistics they hold, and in how many blocks."""
+"""Settings of the accumulators of all cells."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from suture.indices import Needs, Request, count_blocks
-from suture.numbers import SAMPLE_ROWS
+from suture.numbers import SAMPLE_ROWS, Ints
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,9 @@ class AccumulatorSettings:
         sample, seed: number of examples kept for indices that need rows, and the seed of this sample.
         precision: dtype of the products.
         fits_layers: True if stitching layers are fitted; the moments of their matrices are then accumulated.
+        nulls: number of permutations for nulls; 0 for closed forms alone.
+        groups: group of each example, if some belong together.
+        within: class of each example for ``@within``; None for the labels of the data.
     """
 
     requests: Sequence[Request]
@@ -31,6 +34,9 @@ class AccumulatorSettings:
     seed: int = 0
     precision: torch.dtype = torch.float32
     fits_layers: bool = False
+    nulls: int = 0
+    groups: Ints | None = None
+    within: Ints | None = None
 
     def select_requests(self, alignment: str, *needs: Needs) -> list[Request]:
         """Return the requests of one alignment, limited to the given needs if there are any."""
@@ -41,3 +47,7 @@ class AccumulatorSettings:
     def blocks(self) -> int:
         """Number of blocks of examples whose moments are kept apart."""
         return max(self.folds, count_blocks(self.jackknife, (r.index for r in self.requests)))
+
+    def select_closed(self, alignment: str) -> list[Request]:
+        """Return the requests of one alignment with a null in closed form that may hold."""
+        return [r for r in self.select_requests(alignment) if r.index.null_form and self.groups is None]

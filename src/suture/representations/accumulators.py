@@ -4,6 +4,7 @@ The statistics are moments, sampled rows and Gram matrices, in these alignments:
 
 - ``stitch``: rows are positions, aligned as by the stitching layer. Direct matching is solved from these.
 - ``pool``: rows are examples, averaged over their positions without padding tokens and prefix tokens.
+- ``within``: rows of ``pool`` of kept examples, about the means of their classes.
 - ``flatten``: rows are examples, with all channels at all positions (C*H*W features).
 - ``paper``: the mixture of Balogh and Jelasity (2025), on the first 1,000 test examples. CKA is flattened.
   For PWCCA and OPD rows are positions where both shapes agree, else examples averaged over positions.
@@ -26,6 +27,7 @@ from suture.indices import (
     FOLDS,
     FROM_MOMENTS,
     STITCH,
+    WITHIN,
     FlatKernels,
     Needs,
     Request,
@@ -38,6 +40,7 @@ from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments, Cell, find_shared_sequences
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule, View, get_row_mask, to_grid
 from suture.representations.left_out import CellIntervals, LeftOut
+from suture.representations.null_rows import NullRows
 from suture.representations.pooled_moments import PooledMoments
 from suture.representations.row_sample import RowSample
 from suture.representations.shapes import Kind, Shape
@@ -65,7 +68,8 @@ class Accumulators:
         self._shapes = list(sources), list(targets)
         how: dict[str, Any] = {"same": same, "precision": settings.precision, "folds": settings.blocks}
         self._stitch = (AlignedMoments(sources, targets, rule, **how,
-                                       higher=bool(settings.select_requests(STITCH, Needs.HIGHER)))
+                                       higher=bool(settings.select_requests(STITCH, Needs.HIGHER)
+                                                   or settings.select_closed(STITCH)))
                         if settings.fits_layers or settings.select_requests(STITCH)
                         or not settings.requests else None)
         self._pooled = PooledMoments(sources, targets, settings, same=same)
@@ -82,6 +86,8 @@ class Accumulators:
                                              precision=settings.precision)
         self._own = ([ShiftedSums(s.width, settings.precision) for s in sources]
                      if settings.select_requests(STITCH) and not same else [])
+        self._nulls = NullRows(self._shapes, {} if self._stitch is None else self._stitch.alignments,
+                               self._pooled.alignments, settings, self._rows.get("pool"), same=same)
         self.examples = 0
 
     @property
@@ -104,7 +110,8 @@ class Accumulators:
     @property
     def nbytes_planned(self) -> int:
         """Number of bytes that all cells will need, known before the first batch."""
-        parts: list[AlignedMoments | RowSample] = [*self._pooled.wanted.values(), *self._rows.values()]
+        parts: list[AlignedMoments | RowSample | NullRows] = [*self._pooled.wanted.values(),
+                                                              *self._rows.values(), self._nulls]
         if self._stitch is not None:
             parts.append(self._stitch)
         features = [s.width * s.rows for side in self._shapes[:2 - self._same] for s in side]
@@ -113,8 +120,9 @@ class Accumulators:
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks = None,
-               mask_y: Masks = None) -> None:
-        """Add one batch; see `AlignedMoments.update`."""
+               mask_y: Masks = None, labels: Tensor | None = None) -> None:
+        """Add one batch, with `labels` for indices within classes; see `AlignedMoments.update`."""
+        self._nulls.note_labels(len(xs[0]), labels)
         self.examples += len(xs[0])
         if self._stitch is not None:
             self._stitch.update(xs, ys, mask_x, mask_y)
@@ -124,7 +132,7 @@ class Accumulators:
             rows = get_row_mask(shape, View.ALL, mask_x)
             sums.update(to_grid(x, shape, View.ALL).flatten(1, -2),
                         mask=None if rows is None else rows.flatten(1))
-        if self._pooled.wanted or self._rows:
+        if self._pooled.wanted or self._rows or self._nulls.wanted:
             self._add_examples(*self._drop_all_padding(xs, ys, mask_x, mask_y))
 
     def _add_examples(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks,
@@ -134,11 +142,13 @@ class Accumulators:
             return
         if STITCH in self._rows:
             self._rows[STITCH].update(xs, ys, mask_x, mask_y)
-        if self._pooled.wanted or "pool" in self._rows:
+        self._nulls.update(xs, ys, mask_x, mask_y)
+        if self._pooled.wanted or "pool" in self._rows or self._nulls.pools:
             px, py = (self._pooled.pool(side, tensors, self._fill_mask(mask, other))
                       for side, tensors, mask, other in ((0, xs, mask_x, mask_y), (1, ys, mask_y, mask_x)))
             if "pool" in self._rows:
                 self._rows["pool"].update(px, py, None, None)
+            self._nulls.update_pooled(px, py)
             if self._pooled.wanted:
                 self._pooled.update(px, py)
 
@@ -160,6 +170,7 @@ class Accumulators:
                  for s in shapes if (rows := get_row_mask(s, View.GRID, mask)) is not None]
         if not found or bool((kept := torch.stack(found).all(0)).all()):
             return xs, ys, mask_x, mask_y
+        self._nulls.drop_labels(kept)
         first, second = (None if m is None else m[kept] for m in (mask_x, mask_y))
         return [x[kept] for x in xs], [y[kept] for y in ys], first, second
 
@@ -232,7 +243,7 @@ class Accumulators:
 
     def _prepare_job(self, i: int, j: int, requests: Sequence[Request]) -> Callable[[], dict[str, Value]]:
         """Return a function that computes indices of one cell from data looked up beforehand."""
-        data: dict[str, dict[Needs, Any]] = {}
+        data: dict[str, Any] = {}
         why = self.unaligned.get((i, j), "")
         missing = {r.name: Value.missing(why) for r in requests if why and r.alignment == STITCH}
         requests = [r for r in requests if r.name not in missing]
@@ -245,7 +256,10 @@ class Accumulators:
                 data[alignment][Needs.ROWS] = self._rows[alignment].get_sample(i, j)
         if self._flat is not None:
             data["flatten"] = dict(self._flat.get_kernels(i, j))
-        work = partial(compute_indices, requests, data)
+        nulls = self._nulls.make_sources(i, j, requests)
+        if WITHIN in nulls:
+            data[WITHIN], nulls[WITHIN] = self._nulls.prepare_within(i, j)
+        work = partial(compute_indices, requests, data, nulls=nulls)
         return lambda: work() | missing
 
     def count_rows(self, i: int, j: int) -> Mapping[str, int]:
@@ -254,10 +268,11 @@ class Accumulators:
         plain = self._pooled.wanted.get("plain")
         moments = {STITCH: (0 if self._stitch is None or (i, j) in self.unaligned
                             else self._stitch.count_rows(i, j)),
-                   "pool": 0 if plain is None else plain.examples, "flatten": self.examples}
+                   "pool": 0 if plain is None else plain.examples, "flatten": self.examples,
+                   WITHIN: self._nulls.count_classed()}
 
         def count(r: Request) -> int:
-            if r.index.needs is Needs.ROWS:
+            if r.index.needs is Needs.ROWS and r.alignment != WITHIN:
                 return self._rows[r.alignment].examples
             if r.index.needs is Needs.KEPT_KERNELS and self._flat is not None:
                 return self._flat.kept

@@ -247,6 +247,11 @@ class Alignment:
         return all(part.source is part.target for part in self.parts)
 
     @property
+    def has_example_rows(self) -> bool:
+        """True if each example is one row."""
+        return not self.target.varies and sum(math.prod(p.resizing.target) for p in self.parts) == 1
+
+    @property
     def independent_share(self) -> float:
         """Share of the rows that are independent: upsampling adds rows, but no information."""
         if self.target.varies:

@@ -39,7 +39,7 @@ class PooledMoments:
         has_vectors = all(any(s.kind is Kind.VECTOR for s in side) for side in self._shapes)
         self.wanted: dict[str, AlignedMoments] = {}
         if settings.select_requests("pool", *FROM_MOMENTS):
-            higher = bool(settings.select_requests("pool", Needs.HIGHER))
+            higher = bool(settings.select_requests("pool", Needs.HIGHER) or settings.select_closed("pool"))
             self.wanted["plain"] = AlignedMoments(xs, ys, **how, folds=settings.blocks, higher=higher)
         self._blocks = settings.blocks if settings.jackknife else 1
         if (settings.select_requests("pool", Needs.UNITS)

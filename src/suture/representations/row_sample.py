@@ -9,7 +9,7 @@ from torch import Tensor
 
 from suture._base import exact_products
 from suture.indices import Rows, Sample
-from suture.numbers import Reservoir, Resizing, compute_interpolation, draw_uniform
+from suture.numbers import ChosenRows, Ints, Reservoir, Resizing, compute_interpolation, draw_uniform
 from suture.representations.alignment import Alignment, Part, describe_positions, get_row_mask, to_grid
 from suture.representations.token_masks import Masks
 
@@ -29,15 +29,20 @@ class RowSample:
     """Attributes that a checkpoint need not hold."""
 
     def __init__(self, alignments: Mapping[tuple[int, int], Alignment], *, stitched: bool, most: int,
-                 seed: int, precision: torch.dtype) -> None:
+                 seed: int, precision: torch.dtype, chosen: ChosenRows | None = None) -> None:
         self._stitched, self._alignments, self._precision = stitched, alignments, precision
-        self._reservoir = Reservoir(most, seed)
+        self._reservoir = Reservoir(most, seed) if chosen is None else chosen
         self._tables: dict[Hashable, Tensor] = {}
         self._made: dict[Hashable, Rows] = {}
 
     @property
     def examples(self) -> int:
         return len(self._reservoir.numbers)
+
+    @property
+    def numbers(self) -> Ints:
+        """Numbers of the kept examples among those offered, by row."""
+        return self._reservoir.numbers
 
     @property
     def nbytes_planned(self) -> int:
@@ -91,7 +96,7 @@ class RowSample:
 def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor,
                masks: Sequence[Masks]) -> list[Tensor]:
     """Draw one (N, C) row per example and side; `draws` (N,) in [0, 1) chooses among the unpadded rows."""
-    unpadded = [_find_unpadded_rows(a, p, pair, masks) for p in a.parts]
+    unpadded = [find_unpadded_rows(a, p, pair, masks) for p in a.parts]
     ends = torch.stack([u.sum(1) for u in unpadded]).cumsum(0).cpu()
     chosen = (draws * ends[-1]).long()
     found = [x.new_zeros(len(x), s.width) for x, s in zip(pair, (a.source, a.target), strict=True)]
@@ -109,7 +114,7 @@ def _draw_rows(pair: Sequence[Tensor], a: Alignment, draws: Tensor,
     return found
 
 
-def _find_unpadded_rows(a: Alignment, p: Part, pair: Sequence[Tensor],
+def find_unpadded_rows(a: Alignment, p: Part, pair: Sequence[Tensor],
                         masks: Sequence[Masks]) -> Tensor:
     """Return (N, rows) booleans, True at a part's unpadded rows, by the target's mask, else the source's."""
     mask = get_row_mask(a.target, p.target, masks[1])

@@ -17,12 +17,15 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from suture.numbers import METHOD_NAMES, Floats, Measure, get_measure
+from suture.results.inference.nulls import find_chance
 from suture.results.measured import Measured
 from suture.results.verdicts import ARTEFACT, CellVerdicts, describe_marks
 
 ANNOTATED_SITES = 12
 """Largest number of rows and columns of a heat map with values written into it."""
 HATCH_LEGEND = "hatched: works, out of distribution"
+CHANCE_SIGN = "°"
+CHANCE_LEGEND = f"{CHANCE_SIGN}: not above chance"
 _GROUPS = {**{tag: name.capitalize() for tag, name in METHOD_NAMES.items()}, "": "Structural indices"}
 """Titles of the groups of measures, by the prefix of their names."""
 # Average precision, FPR at 95 % recall, and the parts of the Fréchet distance (shift, shrinkage, rotation).
@@ -82,7 +85,7 @@ def describe_scale(entry: Measure) -> dict[str, str]:
 
 def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, pd.DataFrame],
                  annotate: bool = True, titled: bool = False) -> None:
-    """Draw one measure of a comparison; marked cells get a star, cells without a value are grey.
+    """Draw one measure of a comparison; marked cells get a star, those at chance a °, missing ones are grey.
 
     Values beyond the measure's colour limits get the limit's colour, and the colour bar an arrow.
 
@@ -93,6 +96,7 @@ def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, 
     """
     matrix, measure, starred = measured.matrix(name), get_measure(name), measured.marks(name).to_numpy() != ""
     values, size = matrix.to_numpy(dtype=np.float64), max(matrix.shape)
+    chance = find_chance(measured, name)
     artefacts = hatched.get(name.partition(".")[0])
     lined = np.zeros(values.shape, bool) if artefacts is None else artefacts.to_numpy() & ~np.isnan(values)
     image = ax.imshow(np.ma.masked_invalid(values), cmap=choose_colormap(measure),
@@ -104,7 +108,10 @@ def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, 
         else:
             _draw_cell(ax, cell, float(value), measure, size, annotate and size <= ANNOTATED_SITES,
                        bool(starred[cell]), bool(lined[cell]))
-    _label_axes(matrix, ax, HATCH_LEGEND if lined.any() else "")
+            if chance[cell]:
+                _draw_sign(ax, cell, pick_colours(float(value), measure)[1], size)
+    legends = (HATCH_LEGEND, lined), (CHANCE_LEGEND, chance)
+    _label_axes(matrix, ax, "; ".join(words for words, seen in legends if seen.any()))
     title = make_printable(measure.label) + (f"\n{format_networks(measured)}" if titled else "")
     # A dollar sign in a name would start a formula.
     ax.set_title(title, fontsize=8.5, parse_math=False)
@@ -129,6 +136,12 @@ def _draw_cell(ax: Axes, cell: tuple[int, ...], value: float, measure: Measure, 
     if starred:
         ax.text(j + 0.45, i - 0.45, "*", ha="right", va="top", color=ink, fontsize=small, gid="mark",
                 in_layout=False)
+
+
+def _draw_sign(ax: Axes, cell: tuple[int, ...], ink: str, size: int) -> None:
+    """Draw the sign of a cell that is not above chance, in its lower left corner."""
+    ax.text(cell[1] - 0.42, cell[0] + 0.42, CHANCE_SIGN, ha="left", va="bottom", gid="chance", color=ink,
+            fontsize=min(7.5, 46 / size), in_layout=False)
 
 
 def _label_axes(matrix: pd.DataFrame, ax: Axes, legend: str) -> None:
@@ -177,7 +190,8 @@ def _build_heatmap(measured: Measured, entry: Measure, verdicts: CellVerdicts | 
              for what in ("value", "low", "high", "n", "reason", "mark")}
     if verdicts:
         shown |= {"word": verdicts.words.to_numpy(), "why": verdicts.reasons.to_numpy()}
-    shown["nearest"] = _find_most_similar(shown["value"], entry)
+    shown |= {"nearest": _find_most_similar(shown["value"], entry),
+              "chance": find_chance(measured, entry.name)}
     rows = [{"site": source, "cells": [
         _build_cell(entry, {what: of[i, j] for what, of in shown.items()}, f"{source} → {target}",
                     measured.corresponds and source == target)
@@ -199,8 +213,9 @@ def _build_cell(entry: Measure, shown: Mapping[str, Any], sites: str, own: bool)
     low, high, mark = float(shown["low"]), float(shown["high"]), str(shown["mark"])
     interval = "" if math.isnan(low) or math.isnan(high) else f" [{low:.6g}, {high:.6g}]"
     title = [sites, f"{entry.label} = {value:.6g}{interval}, n = {float(shown['n']):.0f}",
-             *([f"* {mark}"] if mark else []), *verdict]
-    return {"text": format_value(value) + ("*" if mark else ""), "style": f"background:{ground};color:{ink}",
+             *([f"* {mark}"] if mark else []), *([CHANCE_LEGEND] if shown["chance"] else []), *verdict]
+    signs = "*" * bool(mark) + CHANCE_SIGN * bool(shown["chance"])
+    return {"text": format_value(value) + signs, "style": f"background:{ground};color:{ink}",
             "kind": " ".join(kind for kind, on in kinds.items() if on), "lined": artefact,
             "title": "\n".join(title)}
 

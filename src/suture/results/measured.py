@@ -114,6 +114,28 @@ class Measured:
         """
         return self.matrix(measure, "mark")
 
+    @checked
+    def null(self, measure: str) -> pd.DataFrame:
+        """Return what an index says by chance: its values where the rows of one side are permuted.
+
+        Args:
+            measure: an index among `measures`.
+
+        Returns:
+            One row for each cell: ``source``, ``target``, ``value`` (of the kept examples, where the null is
+            drawn), ``null_mean``, ``null_std``, ``p``, ``p_holm`` (adjusted for all cells), ``p_max``
+            (against the largest of all cells in each permutation; the smallest of the column tests if some
+            layer is similar; nan without permutations), ``calibrated`` (0 at the null's 95 % point, 1 at the
+            measure's best), ``n`` rows, ``method``, and ``reason`` for a missing null.
+
+        Raises:
+            SutureError: no such measure, or no index.
+        """
+        # Here, because it tabulates a `Measured`.
+        from suture.results.inference.nulls import tabulate_nulls
+
+        return tabulate_nulls(self, measure)
+
     def equals(self, other: Measured) -> bool:
         """Return True if all fields are exactly equal: names, order, dtypes, and numbers (NaN equals NaN)."""
         return isinstance(other, Measured) and describe_fields(self) == describe_fields(other) and all(

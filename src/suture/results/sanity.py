@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture.numbers import Bools, Floats, Measure, get_measure
+from suture.results.inference.noise import HITS, SIGNIFICANCE_LEVEL, Contest, choose_test, count_beyond_noise
 from suture.results.measured import Measured
-from suture.results.noise import HITS, SIGNIFICANCE_LEVEL, Contest, choose_test, count_beyond_noise
 from suture.results.standing import Standing, find_standing
 
 if TYPE_CHECKING:

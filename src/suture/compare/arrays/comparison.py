@@ -93,7 +93,8 @@ def compare_arrays(given: ArrayOptions) -> Comparison | dict[str, Value]:
     if given.is_named:
         return _compare_named(given)
     return compare_matrices(given.source, given.target, given.indices, jackknife=given.jackknife,
-                            sample=given.sample, seed=given.seed, save=given.save)
+                            sample=given.sample, seed=given.seed, nulls=given.nulls,
+                            groups=given.groups, within=given.within, save=given.save)
 
 
 def _compare_named(given: ArrayOptions) -> Comparison:

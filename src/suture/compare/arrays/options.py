@@ -23,7 +23,7 @@ from suture._base import (
     options,
 )
 from suture.compare.settings import CompareOptions, Settings
-from suture.indices import ArraySource, Named
+from suture.indices import ArraySource, Labels, Named
 from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison
 
@@ -53,6 +53,13 @@ class ArrayOptions:
     jackknife: Annotated[Whole, words_of("jackknife")] = Field(default=0, kw_only=True)
     sample: Annotated[Count, words_of("sample")] = Field(default=2000, kw_only=True)
     seed: Annotated[Seed, Doc("Seed of the sample of rows.")] = Field(default=0, kw_only=True)
+    nulls: Annotated[Whole, words_of("nulls")] = Field(default=0, kw_only=True)
+    groups: Annotated[Labels, Doc(
+        "Group of each example, where examples belong together; whole groups are permuted.")] = Field(
+            default=None, kw_only=True)
+    within: Annotated[Labels, Doc(
+        "Class of each example for indices ``@within`` classes. None: `labels`.")] = Field(
+            default=None, kw_only=True)
     kinds: Annotated[Any, Doc(
         "Kinds of representations: map (N, C, H, W), map:last (N, H, W, C), tokens, tokens:1 (with a class "
         "token), tokens:1,14x14 (patches of an image), or vector. By name, ``{name: kind}``, or one for all; "

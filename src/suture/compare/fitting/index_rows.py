@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from suture.compare.records import Findings, ScoreRow, SharedSetup, pack_statistics, write_rows
+from suture.compare.scoring.nulls import collect_nulls
 from suture.indices import Value
 from suture.numbers import Estimate, NumericalError
 from suture.representations import Accumulators, Cell
@@ -28,7 +29,10 @@ def describe_indices(setup: SharedSetup, accumulators: Accumulators,
     if settings.requests and accumulators.has_stitch:
         arrays, unsolved = _describe_sites(setup, accumulators)
         notes += unsolved
-    return Findings(write_rows(setup, rows), arrays, notes, {"n_fit": accumulators.examples, **counts})
+    nulls, about = collect_nulls({c: {**values.get(c, {}), **published.get(c, {})} for c in setup.cells},
+                                 (len(setup.source.sites), len(setup.target.sites)))
+    return Findings(write_rows(setup, rows), arrays | nulls, notes,
+                    {"n_fit": accumulators.examples, **counts}, nulls=about)
 
 
 def _describe_sites(setup: SharedSetup, accumulators: Accumulators) -> tuple[dict[str, Any], list[str]]:

@@ -92,7 +92,7 @@ def _add_batch(setup: SharedSetup, batch: Batch, accumulators: Accumulators, fit
         if share is not None:
             masks = share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
                 masks, (source, target), strict=True)))
-        accumulators.update(xs, ys, *masks)
+        accumulators.update(xs, ys, masks[0], masks[1], piece.labels)
         if fitter is not None:
             fitter.update(ys, piece.labels, own)
         rows += all(map(has_unpadded_tokens, masks))

@@ -8,7 +8,8 @@ import torch
 
 from suture.indices.definition import LEAST_EXAMPLES, RIGID, Needs, define_index, require
 from suture.indices.hsic import Hsic, Kernels, estimate_hsic
-from suture.numbers import Pair
+from suture.indices.nulls.classes import ClassedRows
+from suture.numbers import Pair, PermutationNull, describe_cka_null, describe_debiased_null
 
 
 def _expect_biased(data: Pair | Kernels) -> float:
@@ -21,9 +22,17 @@ def _read_biased(kernels: Kernels) -> float:
     return h.xy / math.sqrt(h.xx * h.yy)
 
 
+def _describe_biased(data: Pair | Kernels | ClassedRows) -> PermutationNull:
+    return describe_cka_null(*data.grams)
+
+
+def _describe_debiased(data: Pair | Kernels | ClassedRows) -> PermutationNull:
+    return describe_debiased_null(*data.grams)
+
+
 @define_index("cka", "CKA (biased)", RIGID, formula="|Sxy|² / (|Sxx| |Syy|)",
               source="Kornblith et al. 2019, table 1 and eq. 14", flat=_read_biased, paper=True,
-              chance=_expect_biased)
+              chance=_expect_biased, null_form=_describe_biased)
 def cka(pair: Pair) -> float:
     """Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."""
     m = pair.moments
@@ -42,9 +51,16 @@ def _divide_unbiased(hsic: Hsic) -> float:
     return hsic.xy / math.sqrt(hsic.xx * hsic.yy)
 
 
+def _compute_within(rows: ClassedRows) -> float:
+    """Compute debiased CKA within classes, for which each class gets its own correction."""
+    x, y = rows.grams
+    return _divide_unbiased(Hsic(rows.unbiased_products, x.unbiased, y.unbiased))
+
+
 @define_index("cka_debiased", "CKA (debiased)", RIGID, needs=Needs.HIGHER, least=LEAST_EXAMPLES,
               formula="HSIC₁(X, Y) / sqrt(HSIC₁(X, X) HSIC₁(Y, Y)), HSIC₁ the unbiased estimator",
               source="Song et al. 2012; Nguyen et al. 2021, eq. 3", span=(-1.0, 1.0),
+              within=_compute_within, null_form=_describe_debiased,
               flat=lambda kernels: _divide_unbiased(kernels.unbiased))
 def cka_debiased(pair: Pair) -> float:
     """Linear CKA from the unbiased HSIC estimator (Song et al. 2012; Nguyen et al. 2021).

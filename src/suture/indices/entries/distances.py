@@ -121,7 +121,7 @@ def rsa_correlation_cosine(pair: Pair) -> float:
 
 @define_index("magnitude", "difference of magnitudes", expand_invariances("orthogonal"), least=1,
               formula="| |mean x| - |mean y| |", source="Wang et al. 2020", cost="p + q", larger=False,
-              form="inverse", span=(0.0, math.inf), judged=False)
+              form="inverse", span=(0.0, math.inf), judged=False, paired=False)
 def magnitude(pair: Pair) -> float:
     """Difference of the lengths of the mean rows (Wang et al. 2020). No upper limit."""
     m = pair.moments
@@ -130,7 +130,8 @@ def magnitude(pair: Pair) -> float:
 
 @define_index("concentricity", "difference of concentricities", expand_invariances("scaling", "orthogonal"),
               formula="| mean cos(x, mean x) - mean cos(y, mean y) |", source="Wang et al. 2020",
-              needs=Needs.UNITS, cost="p + q", larger=False, form="negative", span=(0.0, 2.0), judged=False)
+              needs=Needs.UNITS, cost="p + q", larger=False, form="negative", span=(0.0, 2.0), judged=False,
+              paired=False)
 def concentricity(pair: Pair) -> float:
     """Difference of the mean cosine similarities of rows with their mean (Wang et al. 2020)."""
     require(pair.unit is not None, "cosines with the mean compare examples, and the rows of these matrices "

@@ -166,7 +166,8 @@ def second_order_cosine(sample: Sample, k: float) -> float:
               formula="|u(x) - u(y)|, u(x) = log of the mean over i < j of exp(-2 |x_i / |x_i| - x_j / "
                       "|x_j||²)",
               source="Wang and Isola 2020 (t = 2); as a difference, Klabunde et al. 2023 (arXiv 2305.06329)",
-              high=4.0, larger=False, span=(0.0, 8.0), judged=False)
+              high=4.0, larger=False, span=(0.0, 8.0), judged=False,
+              paired=False)
 def uniformity(sample: Sample) -> float:
     """Difference of the uniformities of source and target, rows at length one; it does not look at which row
     of one is which of the other (Wang and Isola 2020).

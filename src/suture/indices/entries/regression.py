@@ -13,6 +13,7 @@ from suture.indices.definition import (
     expand_invariances,
     require,
 )
+from suture.indices.nulls.classes import ClassedRows
 from suture.numbers import (
     Pair,
     compute_squared_error,
@@ -73,9 +74,15 @@ def r2_ridge(pair: Pair, strength: float) -> float:
     return float((pair.loadings.square().sum(1) * shares).sum() / torch.trace(m.syy))
 
 
+def _compute_within(rows: ClassedRows) -> float:
+    """Compute R² within classes; maps and class means come from the other folds."""
+    error, total = rows.compute_held_out(FOLDS)
+    return 1 - error / total
+
+
 @define_index("r2_folds", "held-out R²", AFFINE, RIGID, needs=Needs.BLOCKS, least=10, source="Stone 1974",
               formula="1 - Σ over folds |Y - XW - b|² / tr Syy, W and b from the other folds",
-              cost="5 p³ + 5 p²q", span=(-float("inf"), 1.0), symmetric=False)
+              cost="5 p³ + 5 p²q", within=_compute_within, span=(-float("inf"), 1.0), symmetric=False)
 def r2_folds(pair: Pair) -> float:
     """Share of the target's variance that an affine map of the source explains on examples that it was not
     fitted to, five-fold; below 0 where worse than the mean.

@@ -1,0 +1,1 @@
+"""Nulls over permutations of rows, and which rows may change places."""

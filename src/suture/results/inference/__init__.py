@@ -1,0 +1,1 @@
+"""What is beyond noise: layers against each other, and values against their nulls."""
