@@ -123,7 +123,7 @@ def _judge_representations(found: CellEvidence) -> tuple[str, str]:
                           f"inputs reach (95 % interval {below} to {above})")
     if high <= EDGE:
         return _judge_information(found, f"within what natural inputs reach (natural distance {shown})")
-    word, reason = _judge_information(found, f"not clearly beyond what natural inputs reach (natural distance "
+    word, reason = _judge_information(found, "not clearly beyond what natural inputs reach (natural distance "
                                              f"{shown}, 95 % interval {below} to {above})")
     return (NOT_SHOWN if word == SIMILAR else word), reason
 
@@ -133,8 +133,8 @@ def _judge_information(found: CellEvidence, near: str) -> tuple[str, str]:
         why = found.residual.reason or "each class has a single example"
         return NOT_SHOWN, f"{near}, but its informational residual is missing: {why}"
     high = find_ends(found.residual)[1]
-    words = (f"informational residual {found.residual.value:.2f}, at most {format_near(high, MOST_RESIDUAL)}, "
-             f"p {found.p:.2g}")
+    words = (f"informational residual {found.residual.value:.2f}, at most "
+             f"{format_near(high, MOST_RESIDUAL)}, p {found.p:.2g}")
     if found.p < LEVEL and high < MOST_RESIDUAL:
         return SIMILAR, f"{near}, and holds more than the class ({words})"
     return LABELS_ONLY, f"{near}, but nothing shows that it holds more than the class ({words})"
