@@ -1,14 +1,15 @@
 """How often is a verdict wrong, and how often is it unproven? Measured on controls with known answers.
 
     python checks/error_rates.py run --out FOLDER [--only digits_resnet/0]    # networks, then their cells
-    python checks/error_rates.py report --out FOLDER                          # the table, and other thresholds
+    python checks/error_rates.py report --out FOLDER      # the table, and other thresholds
 
-Small networks of five families are trained (digits: a ResNet, a ViT, an MLP; CIFAR-10, if it is there: a ResNet;
-a synthetic language: a text encoder), several seeds each. Every cell of the truth table (docs/controls.md) is measured on
-each of them: altered native representations and mild natural shifts (`suture.controls.grade`), and source networks by direct
-matching, and class noise also by task loss matching. Cells are saved network by network, with all numbers that a
-verdict rests on, and a run goes on where it was stopped. `report` judges the cells again under other thresholds, chooses
-among them on the even seeds, and counts on the odd ones. Intervals are 95 %, from a bootstrap over networks.
+Small networks of five families are trained (digits: a ResNet, a ViT, an MLP; CIFAR-10, if it is there: a
+ResNet; a synthetic language: a text encoder), several seeds each. Every cell of the truth table
+(docs/controls.md) is measured on each of them: altered native representations and mild natural shifts
+(`suture.controls.grade`), and source networks by direct matching, and class noise also by task loss
+matching. Cells are saved network by network, with all numbers that a verdict rests on, and a run goes on
+where it was stopped. `report` judges the cells again under other thresholds, chooses among them on the
+even seeds, and counts on the odd ones. Intervals are 95 %, from a bootstrap over networks.
 """
 
 from __future__ import annotations
@@ -40,14 +41,34 @@ from suture.studies.controls import grading
 
 CIFAR = Path("/work/shared/data/cifar10")
 TLM = suture.TaskRecipe(epochs=6, batch_size=64, lr=1e-2)
-CELL = {"control": "", "strength": math.nan, "detail": "", "method": "", "source": "", "site": "", "kind": "",
-        "last": False}
+CELL = {
+    "control": "",
+    "strength": math.nan,
+    "detail": "",
+    "method": "",
+    "source": "",
+    "site": "",
+    "kind": "",
+    "last": False,
+}
 GROUPINGS: dict[str, Callable[[Outcome], Tensor]] = {
-    "_predicted": lambda of: of.classes, "_both": lambda of: 1000 * (of.classes if of.labels is None else of.labels) + of.classes}
-"""Other classes than the labels within which a residual is measured: predictions, and labels with predictions."""
-ESTIMATES = ("works", "distance", "inner", "outer", *(f"{e}{g}" for e in ("free", "strict") for g in ("", *GROUPINGS)))
-NUMBERS = [*(f"{e}{end}" for e in ESTIMATES for end in ("", "_low", "_high")), "p", *(f"p{g}" for g in GROUPINGS),
-           "trivial"]
+    "_predicted": lambda of: of.classes,
+    "_both": lambda of: 1000 * (of.classes if of.labels is None else of.labels) + of.classes,
+}
+"""Other classes than the labels for residuals: predictions, and labels with predictions."""
+ESTIMATES = (
+    "works",
+    "distance",
+    "inner",
+    "outer",
+    *(f"{e}{g}" for e in ("free", "strict") for g in ("", *GROUPINGS)),
+)
+NUMBERS = [
+    *(f"{e}{end}" for e in ESTIMATES for end in ("", "_low", "_high")),
+    "p",
+    *(f"p{g}" for g in GROUPINGS),
+    "trivial",
+]
 COLUMNS = ["network", "seed", "accuracy", *CELL, *NUMBERS, "open_ended", "native", "mark", "verdict", "truth"]
 
 
@@ -82,12 +103,13 @@ class TextEncoder(nn.Module):
     def __init__(self, words: int = 60, dim: int = 48, classes: int = 8) -> None:
         super().__init__()
         self.words, self.places = nn.Embedding(words, dim), nn.Embedding(32, dim)
-        self.blocks = nn.ModuleList(nn.TransformerEncoderLayer(dim, 4, 96, 0.0, batch_first=True, norm_first=True)
-                                    for _ in range(3))
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(dim, 4, 96, 0.0, batch_first=True, norm_first=True) for _ in range(3)
+        )
         self.head = nn.Linear(dim, classes)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        x = self.words(input_ids) + self.places.weight[:input_ids.shape[1]]
+        x = self.words(input_ids) + self.places.weight[: input_ids.shape[1]]
         for block in self.blocks:
             x = block(x, src_key_padding_mask=attention_mask == 0)
         kept = attention_mask[..., None].to(x)
@@ -121,7 +143,9 @@ def train_texts(network: nn.Module, data: dict[str, Tensor], seed: int, epochs: 
     optimizer = torch.optim.Adam(network.parameters(), 2e-3)
     for _ in range(epochs):
         for rows in torch.randperm(len(labels), generator=g).split(64):
-            loss = F.cross_entropy(network(data["input_ids"][rows], data["attention_mask"][rows]), labels[rows])
+            loss = F.cross_entropy(
+                network(data["input_ids"][rows], data["attention_mask"][rows]), labels[rows]
+            )
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -159,20 +183,26 @@ def void(_: object) -> None:
 
 def read_digits(flat: bool) -> tuple[Any, Any]:
     """Return the digits as images or vectors."""
-    return tuple((x.flatten(1) if flat else x, y) for x, y in (zoo.digits(part).tensors
-                                                              for part in ("train", "test")))
+    return tuple(
+        (x.flatten(1) if flat else x, y) for x, y in (zoo.digits(part).tensors for part in ("train", "test"))
+    )
 
 
 def read_cifar() -> tuple[Any, Any]:
     """Return 4,000 training and 300 test images of CIFAR-10, normalised."""
+
     def read(part: str, n: int) -> tuple[Tensor, Tensor]:
         import io
 
         from PIL import Image
+
         table = pd.read_parquet(next(iter(sorted(CIFAR.rglob(f"*{part}*.parquet"))))).iloc[:n]
-        x = np.stack([np.asarray(Image.open(io.BytesIO(one["bytes"])).convert("RGB")) for one in table["img"]])
+        x = np.stack(
+            [np.asarray(Image.open(io.BytesIO(one["bytes"])).convert("RGB")) for one in table["img"]]
+        )
         x = torch.tensor(x).permute(0, 3, 1, 2).float() / 255
         return (x - 0.47) / 0.25, torch.tensor(table["label"].to_numpy())
+
     return read("train", 4000), read("test", 300)
 
 
@@ -184,16 +214,39 @@ def read_texts() -> tuple[Any, Any]:
 QUICK = Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=1)
 VECTORS = Recipe(epochs=25, batch_size=64, lr=3e-3, schedule="onecycle")
 FAMILIES: dict[str, Family] = {
-    "digits_mlp": Family(lambda: read_digits(True), DeepMLP, fit_by(VECTORS), tuple(f"layers.{k}" for k in range(4)),
-                         6, VECTORS),
+    "digits_mlp": Family(
+        lambda: read_digits(True),
+        DeepMLP,
+        fit_by(VECTORS),
+        tuple(f"layers.{k}" for k in range(4)),
+        6,
+        VECTORS,
+    ),
     "texts": Family(read_texts, TextEncoder, train_texts, tuple(f"blocks.{k}" for k in range(3)), 6, None),
-    "digits_vit": Family(lambda: read_digits(False), PatchViT, fit_by(replace(VECTORS, lr=2e-3)),
-                         tuple(f"vit.blocks.{k}" for k in range(4)), 6, None),
-    "digits_resnet": Family(lambda: read_digits(False), lambda: zoo.build("resnet_digits"), fit_by(QUICK),
-                            ("layer1.0", "layer2.0", "layer3.0", "layer3.1"), 6, None),
-    "cifar_resnet": Family(read_cifar, lambda: ResNet((12, 24, 48), (1, 1, 1), (1, 2, 2)),
-                           fit_by(Recipe(epochs=4, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True)),
-                           tuple(f"layer{s}.0" for s in (1, 2, 3)), 4, None),
+    "digits_vit": Family(
+        lambda: read_digits(False),
+        PatchViT,
+        fit_by(replace(VECTORS, lr=2e-3)),
+        tuple(f"vit.blocks.{k}" for k in range(4)),
+        6,
+        None,
+    ),
+    "digits_resnet": Family(
+        lambda: read_digits(False),
+        lambda: zoo.build("resnet_digits"),
+        fit_by(QUICK),
+        ("layer1.0", "layer2.0", "layer3.0", "layer3.1"),
+        6,
+        None,
+    ),
+    "cifar_resnet": Family(
+        read_cifar,
+        lambda: ResNet((12, 24, 48), (1, 1, 1), (1, 2, 2)),
+        fit_by(Recipe(epochs=4, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True)),
+        tuple(f"layer{s}.0" for s in (1, 2, 3)),
+        4,
+        None,
+    ),
 }
 
 
@@ -235,8 +288,12 @@ def measure(name: str, seed: int, out: Path, brief: bool = False) -> pd.DataFram
         if not kept:
             kept.append((find(self, *args, **named), names))
         whole, known = kept[0]
-        return replace(whole, kinds=tuple(replace(k, distances=tuple(k.distances[known.index(n)] for n in names))
-                                          for k in whole.kinds))
+        return replace(
+            whole,
+            kinds=tuple(
+                replace(k, distances=tuple(k.distances[known.index(n)] for n in names)) for k in whole.kinds
+            ),
+        )
 
     others: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
     plain = ExampleRows.measure
@@ -247,39 +304,69 @@ def measure(name: str, seed: int, out: Path, brief: bool = False) -> pd.DataFram
                 rows, more = plain(ExampleRows(self.setup, self.range.as_record()), method, fitted)
             for row in rows:
                 cell = others.setdefault(method, {}).setdefault((row.i, row.j), {})
-                name = {f"{method}.informational_residual": "free", f"{method}.strict_residual": "strict"}.get(
-                    row.measure)
+                name = {
+                    f"{method}.informational_residual": "free",
+                    f"{method}.strict_residual": "strict",
+                }.get(row.measure)
                 if name:
-                    cell |= {f"{name}{end}": row.value.value, f"{name}{end}_low": row.value.low,
-                             f"{name}{end}_high": row.value.high}
+                    cell |= {
+                        f"{name}{end}": row.value.value,
+                        f"{name}{end}_low": row.value.low,
+                        f"{name}{end}_high": row.value.high,
+                    }
             for i, j in np.ndindex(self.setup.shape):
                 others[method].setdefault((i, j), {})[f"p{end}"] = more.arrays[f"{method}.residual_p"][i, j]
         return plain(self, method, fitted)
 
     # The range is that of the same network on the same examples in all of these comparisons.
-    with (mock.patch.object(RangeSearch, "find", find_once), mock.patch.object(ExampleRows, "measure", measure_all),
-          mock.patch.dict(grading.GROUPINGS, GROUPINGS)):
+    with (
+        mock.patch.object(RangeSearch, "find", find_once),
+        mock.patch.object(ExampleRows, "measure", measure_all),
+        mock.patch.dict(grading.GROUPINGS, GROUPINGS),
+    ):
         found.append(read_grades(controls.grade(network, fit, test, list(family.sites), seed=seed)))
         note(name, seed, "graded", started)
         if brief:
             return finish(name, seed, found)
         parts, labels = make_sources(name, seed, out, network, get_inputs(fit))
         sources = [f"parts.{k}.{site}" for k, site, _ in labels]
-        common: dict[str, Any] = {"target_sites": list(family.sites), "indices": (), "ood": suture.OOD(()),
-                                  "seed": seed, "allow_bypass": True}
+        common: dict[str, Any] = {
+            "target_sites": list(family.sites),
+            "indices": (),
+            "ood": suture.OOD(()),
+            "seed": seed,
+            "allow_bypass": True,
+        }
         made = suture.compare(Bundle(parts), network, fit, test, sites=sources, methods=["dm"], **common)
         found.append(read_cells(made, "dm", labels, family.sites, others["dm"]))
         note(name, seed, "direct matching", started)
-        made = suture.compare(network, network, controls.permuted_examples(fit, seed),
-                              controls.permuted_examples(test, seed), sites=list(family.sites), methods=["dm"],
-                              **common)
-        found.append(read_cells(made, "dm", [(0, s, "permuted examples") for s in family.sites], family.sites,
-                                others["dm"]))
+        made = suture.compare(
+            network,
+            network,
+            controls.permuted_examples(fit, seed),
+            controls.permuted_examples(test, seed),
+            sites=list(family.sites),
+            methods=["dm"],
+            **common,
+        )
+        found.append(
+            read_cells(
+                made, "dm", [(0, s, "permuted examples") for s in family.sites], family.sites, others["dm"]
+            )
+        )
         noise = next(k for k, (_, _, control) in enumerate(labels) if control == "class noise")
         part, site, _ = labels[noise]
         ends = (family.sites[0], family.sites[-1])
-        made = suture.compare(parts[part], network, take(fit, 640), test, sites=[site], methods=["tlm"], tlm=TLM,
-                              **common | {"target_sites": list(ends)})
+        made = suture.compare(
+            parts[part],
+            network,
+            take(fit, 640),
+            test,
+            sites=[site],
+            methods=["tlm"],
+            tlm=TLM,
+            **common | {"target_sites": list(ends)},
+        )
         found.append(read_cells(made, "tlm", [(part, site, "class noise")], ends, others["tlm"]))
         note(name, seed, "task loss matching", started)
     return finish(name, seed, found)
@@ -294,11 +381,14 @@ def finish(name: str, seed: int, found: list[pd.DataFrame]) -> pd.DataFrame:
 
 def note(name: str, seed: int, what: str, started: float) -> None:
     """Say how far a network is."""
-    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {name}/{seed}: {what}, {time.perf_counter() - started:.0f} s\n")
+    sys.stderr.write(
+        f"{time.strftime('%H:%M:%S')} {name}/{seed}: {what}, {time.perf_counter() - started:.0f} s\n"
+    )
 
 
-def make_sources(name: str, seed: int, out: Path, network: nn.Module,
-                 inputs: Any) -> tuple[list[nn.Module], list[tuple[int, str, str]]]:
+def make_sources(
+    name: str, seed: int, out: Path, network: nn.Module, inputs: Any
+) -> tuple[list[nn.Module], list[tuple[int, str, str]]]:
     """Make the source networks, and name (part, site, control) of each of their sites."""
     family, parts, labels = FAMILIES[name], list[nn.Module](), list[tuple[int, str, str]]()
 
@@ -320,33 +410,63 @@ def make_sources(name: str, seed: int, out: Path, network: nn.Module,
     add(other, "two seeds", sites)
     add(controls.random_weights(network, 100 + seed), "random weights", sites)
     if family.recipe is not None:
-        add(controls.random_labels(network, family.data()[0], replace(family.recipe, epochs=15), seed=seed),
-            "random labels", sites)
+        add(
+            controls.random_labels(network, family.data()[0], replace(family.recipe, epochs=15), seed=seed),
+            "random labels",
+            sites,
+        )
     return parts, labels
 
 
-def read_cells(result: suture.Comparison, method: str, labels: list[tuple[int, str, str]],
-               sites: tuple[str, ...], others: dict[tuple[int, int], dict[str, Any]]) -> pd.DataFrame:
+def read_cells(
+    result: suture.Comparison,
+    method: str,
+    labels: list[tuple[int, str, str]],
+    sites: tuple[str, ...],
+    others: dict[tuple[int, int], dict[str, Any]],
+) -> pd.DataFrame:
     """Return the cells with a truth as rows: noise into all sites, the rest at one depth."""
     by, words = find_standing(result).criteria[method], judge_cells(result, method).words
     found = NaturalRange.from_record(result.meta["ood"]["range"])
-    names = {"works": f"{method}.{by.quantity}", "free": f"{method}.informational_residual",
-             "strict": f"{method}.strict_residual"}
-    ends = {(e, end): result.matrix(measure, end or "value").to_numpy() for e, measure in names.items()
-            for end in ("", "low", "high")}
+    names = {
+        "works": f"{method}.{by.quantity}",
+        "free": f"{method}.informational_residual",
+        "strict": f"{method}.strict_residual",
+    }
+    ends = {
+        (e, end): result.matrix(measure, end or "value").to_numpy()
+        for e, measure in names.items()
+        for end in ("", "low", "high")
+    }
     marks, r2 = result.marks(names["works"]).to_numpy(), result.matrix(f"{method}.r2").to_numpy()
     rows = []
     for i, (_, site, control) in enumerate(labels):
         everywhere = "noise" in control
         for j in range(len(sites)) if everywhere else [sites.index(site)]:
-            row = CELL | {"control": control, "method": method, "source": site, "site": sites[j],
-                          "last": j == len(sites) - 1, "detail": f"from {site}"}
+            row = CELL | {
+                "control": control,
+                "method": method,
+                "source": site,
+                "site": sites[j],
+                "last": j == len(sites) - 1,
+                "detail": f"from {site}",
+            }
             row |= {f"{e}_{end}" if end else e: ends[e, end][i, j] for e, end in ends}
-            row |= dict(zip(("distance", "distance_low", "distance_high"), result.arrays[f"{method}.distance"][i, j],
-                            strict=True))
+            row |= dict(
+                zip(
+                    ("distance", "distance_low", "distance_high"),
+                    result.arrays[f"{method}.distance"][i, j],
+                    strict=True,
+                )
+            )
             row |= read_radii(found, j) | others[i, j]
-            row |= {"p": result.arrays[f"{method}.residual_p"][i, j], "trivial": by.trivial,
-                    "native": bool(r2[i, j] >= 1 - 1e-6), "mark": marks[i, j], "verdict": words.iloc[i, j]}
+            row |= {
+                "p": result.arrays[f"{method}.residual_p"][i, j],
+                "trivial": by.trivial,
+                "native": bool(r2[i, j] >= 1 - 1e-6),
+                "mark": marks[i, j],
+                "verdict": words.iloc[i, j],
+            }
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -361,12 +481,23 @@ def read_radii(found: NaturalRange, j: int) -> dict[str, Any]:
 
 def read_grades(graded: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `controls.grade` in the form of the cells."""
-    of = {"relative_accuracy": "works"} | {f"{a}{g}": f"{b}{g}" for g in ("", *GROUPINGS) for a, b in (
-        ("informational_residual", "free"), ("strict_residual", "strict"))}
+    of = {"relative_accuracy": "works"} | {
+        f"{a}{g}": f"{b}{g}"
+        for g in ("", *GROUPINGS)
+        for a, b in (("informational_residual", "free"), ("strict_residual", "strict"))
+    }
     last = graded["site"].iloc[-1]
-    table = graded.rename(columns={f"{a}{end}": f"{b}{end}" for a, b in of.items() for end in ("", "_low", "_high")})
-    return table.assign(method="", source="", last=table["site"] == last, native=table["control"] == "identity",
-                        mark="", open_ended=False)
+    table = graded.rename(
+        columns={f"{a}{end}": f"{b}{end}" for a, b in of.items() for end in ("", "_low", "_high")}
+    )
+    return table.assign(
+        method="",
+        source="",
+        last=table["site"] == last,
+        native=table["control"] == "identity",
+        mark="",
+        open_ended=False,
+    )
 
 
 def run(out: Path, only: list[str], brief: bool) -> None:
@@ -388,11 +519,17 @@ def run(out: Path, only: list[str], brief: bool) -> None:
 
 def main() -> int:
     """Run or report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["run", "report"])
     parser.add_argument("--out", type=Path, default=Path("error-rates"), help="folder of networks and cells")
-    parser.add_argument("--only", action="append", default=[], help="a family, or FAMILY/SEED; may be repeated")
-    parser.add_argument("--brief", action="store_true", help="altered representations only, no source networks")
+    parser.add_argument(
+        "--only", action="append", default=[], help="a family, or FAMILY/SEED; may be repeated"
+    )
+    parser.add_argument(
+        "--brief", action="store_true", help="altered representations only, no source networks"
+    )
     given = parser.parse_args()
     if given.what == "run":
         run(given.out, given.only, given.brief)

@@ -1,10 +1,11 @@
 """Rates of wrong and unproven verdicts, from the cells that checks/error_rates.py measured.
 
-    python checks/error_rates_report.py docs/controls-cells.csv.gz           # the table, and other rules of verdict
+    python checks/error_rates_report.py docs/controls-cells.csv.gz    # the table, and other rules of verdict
 
-The verdict of every cell is made again from its numbers, under the rule that suture uses and under others. A rule is chosen on
-the networks of even seeds, and counted on those of odd ones. Intervals are 95 %, from a bootstrap over networks: cells
-of one network are not independent. `--gather FOLDER` first joins the files of a run.
+The verdict of every cell is made again from its numbers, under the rule that suture uses and under
+others. A rule is chosen on the networks of even seeds, and counted on those of odd ones. Intervals are 95
+%, from a bootstrap over networks: cells of one network are not independent. `--gather FOLDER` first joins
+the files of a run.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ class Rule:
         edge: largest distance, in units of the radius.
         trusts_fit: True if a map of direct matching that does not generalise may still be dissimilar.
         bounds: True if ends of the distance's interval count, False if its value does.
-        information_first: True if a cell that shows no information, and is not clearly beyond the edge, shares
-            the labels only, though it is not clearly within it either.
+        information_first: True if a cell that shows no information, and is not clearly beyond the edge,
+            shares the labels only, though it is not clearly within it either.
     """
 
     classes: str = ""
@@ -53,10 +54,12 @@ class Rule:
     information_first: bool = False
 
     def __str__(self) -> str:
-        return (f"classes {self.classes.strip('_') or 'labels'}, {self.residual} residual < {self.most:g}, level "
-                f"{self.level:g}, {self.radius} radius x {self.edge:g}, {'ends' if self.bounds else 'value'} of the "
-                f"distance, marks of direct matching {'left out' if self.trusts_fit else 'as now'}, "
-                f"{'information' if self.information_first else 'distance'} first")
+        return (
+            f"classes {self.classes.strip('_') or 'labels'}, {self.residual} residual < {self.most:g}, level "
+            f"{self.level:g}, {self.radius} radius x {self.edge:g}, {'ends' if self.bounds else 'value'} "
+            f"of the distance, marks of direct matching {'left out' if self.trusts_fit else 'as now'}, "
+            f"{'information' if self.information_first else 'distance'} first"
+        )
 
 
 def judge(table: pd.DataFrame, rule: Rule) -> pd.Series:
@@ -72,13 +75,19 @@ def judge(table: pd.DataFrame, rule: Rule) -> pd.Series:
     holds = (p < rule.level) & (free < rule.most)
     lacks = empty | (value.notna() & p.notna() & ~holds)
     cases = [
-        ((table["works"] < WORKS) & marked, UNPROVEN), (high < WORKS, DISSIMILAR),
+        ((table["works"] < WORKS) & marked, UNPROVEN),
+        (high < WORKS, DISSIMILAR),
         ((low < WORKS) | (low <= table["trivial"]) | table["works"].isna(), UNPROVEN),
-        (radius.isna() | table["distance"].isna(), NOT_SHOWN), (beyond > edge, ARTEFACT),
-        ((within > edge) & ~(lacks & rule.information_first), NOT_SHOWN), (lacks, LABELS_ONLY),
-        (value.isna() | p.isna(), NOT_SHOWN), (holds, SIMILAR)]
-    words = pd.Series(np.select([c.to_numpy() for c, _ in cases], [w for _, w in cases], LABELS_ONLY),
-                      table.index)
+        (radius.isna() | table["distance"].isna(), NOT_SHOWN),
+        (beyond > edge, ARTEFACT),
+        ((within > edge) & ~(lacks & rule.information_first), NOT_SHOWN),
+        (lacks, LABELS_ONLY),
+        (value.isna() | p.isna(), NOT_SHOWN),
+        (holds, SIMILAR),
+    ]
+    words = pd.Series(
+        np.select([c.to_numpy() for c, _ in cases], [w for _, w in cases], LABELS_ONLY), table.index
+    )
     return words.mask(table["native"] & words.isin([UNPROVEN, NOT_SHOWN, LABELS_ONLY]), SIMILAR)
 
 
@@ -86,17 +95,27 @@ def read(path: Path) -> pd.DataFrame:
     """Read the cells, with their truths."""
     table = pd.read_csv(path)
     # Noise of one shape is the same noise, whichever site the shape is from.
-    table = table[~table.duplicated(["network", "control", "strength", "method", "site", "detail", "distance", "free"])
-                  & ~(table["control"].eq("class noise")
-                      & table.duplicated(["network", "control", "method", "site", "distance", "free"]))]
+    table = table[
+        ~table.duplicated(["network", "control", "strength", "method", "site", "detail", "distance", "free"])
+        & ~(
+            table["control"].eq("class noise")
+            & table.duplicated(["network", "control", "method", "site", "distance", "free"])
+        )
+    ]
     table = table.reset_index(drop=True)
     kinds = table.dropna(subset="kind").groupby("network")["kind"].first()
     table["kind"] = table["kind"].fillna(table["network"].map(kinds))
     table["method"] = table["method"].fillna("")
-    table["right"] = [find_truth(c, s, k, last).right for c, s, k, last in zip(
-        table["control"], table["strength"], table["kind"], table["last"], strict=True)]
-    table["name"] = [c + ("" if np.isnan(s) or c == "natural shift" else f" {s:g}") + (f", {m}" if m else "")
-                     for c, s, m in zip(table["control"], table["strength"], table["method"], strict=True)]
+    table["right"] = [
+        find_truth(c, s, k, last).right
+        for c, s, k, last in zip(
+            table["control"], table["strength"], table["kind"], table["last"], strict=True
+        )
+    ]
+    table["name"] = [
+        c + ("" if np.isnan(s) or c == "natural shift" else f" {s:g}") + (f", {m}" if m else "")
+        for c, s, m in zip(table["control"], table["strength"], table["method"], strict=True)
+    ]
     return table
 
 
@@ -104,9 +123,16 @@ def grade(table: pd.DataFrame, words: pd.Series) -> pd.DataFrame:
     """Return booleans for each cell with a truth: right, wrong, unproven; and similar class noise."""
     right = pd.Series([w in r for w, r in zip(words, table["right"], strict=True)], table.index)
     unproven = words.isin([UNPROVEN, NOT_SHOWN]) & ~right
-    found = pd.DataFrame({"network": table["network"], "name": table["name"], "right": right, "unproven": unproven,
-                          "wrong": ~right & ~unproven,
-                          "fooled": table["control"].isin(CLASS_NOISE) & (words == SIMILAR)})
+    found = pd.DataFrame(
+        {
+            "network": table["network"],
+            "name": table["name"],
+            "right": right,
+            "unproven": unproven,
+            "wrong": ~right & ~unproven,
+            "fooled": table["control"].isin(CLASS_NOISE) & (words == SIMILAR),
+        }
+    )
     return found[table["right"].map(len) > 0]
 
 
@@ -126,22 +152,35 @@ def write_rate(graded: pd.DataFrame, column: str) -> str:
 
 def list_rules() -> list[Rule]:
     """List the rules that are tried."""
-    parts = itertools.product(("", "_predicted", "_both"), ("free", "strict"), (1.0, 0.95, 0.9, 0.8), (0.05, 0.001),
-                              (("outer", 1.0), ("outer", 0.5), ("outer", 2.0), ("inner", 1.0)), (False, True),
-                              (True, False), (False, True))
+    parts = itertools.product(
+        ("", "_predicted", "_both"),
+        ("free", "strict"),
+        (1.0, 0.95, 0.9, 0.8),
+        (0.05, 0.001),
+        (("outer", 1.0), ("outer", 0.5), ("outer", 2.0), ("inner", 1.0)),
+        (False, True),
+        (True, False),
+        (False, True),
+    )
     return [Rule(c, r, m, level, radius, edge, *rest) for c, r, m, level, (radius, edge), *rest in parts]
 
 
 def describe(table: pd.DataFrame, rule: Rule, per_control: bool) -> str:
     """Describe the rates of a rule."""
     graded = grade(table, judge(table, rule))
-    lines = [f"{len(graded)} cells with a truth on {graded['network'].nunique()} networks: wrong "
-             f"{write_rate(graded, 'wrong')}, unproven {write_rate(graded, 'unproven')}; class noise called similar: "
-             f"{int(graded['fooled'].sum())} of {int(graded['name'].str.startswith('class noise').sum())}"]
+    lines = [
+        f"{len(graded)} cells with a truth on {graded['network'].nunique()} networks: wrong "
+        f"{write_rate(graded, 'wrong')}, unproven {write_rate(graded, 'unproven')}; class noise called "
+        "similar: "
+        f"{int(graded['fooled'].sum())} of {int(graded['name'].str.startswith('class noise').sum())}"
+    ]
     if per_control:
         lines += ["", "| control | cells | right | wrong | unproven |", "|---|---|---|---|---|"]
-        lines += [f"| {name} | {len(of)} | {of['right'].mean():.1%} | {of['wrong'].mean():.1%} | "
-                  f"{of['unproven'].mean():.1%} |" for name, of in graded.groupby("name", sort=False)]
+        lines += [
+            f"| {name} | {len(of)} | {of['right'].mean():.1%} | {of['wrong'].mean():.1%} | "
+            f"{of['unproven'].mean():.1%} |"
+            for name, of in graded.groupby("name", sort=False)
+        ]
     return "\n".join(lines)
 
 
@@ -157,24 +196,46 @@ def report(path: Path) -> str:
     fit = [r for r in rates if not r[0] and r[1] <= GOALS["wrong"]] or [r for r in rates if not r[0]] or rates
     chosen = min(fit, key=lambda r: (r[1] + r[2], r[1]))[3]
     families = table.groupby(table["network"].str.split("/").str[0])
-    accuracies = ", ".join(f"{name} {of.groupby('network')['accuracy'].first().min():.2f} to "
-                           f"{of.groupby('network')['accuracy'].first().max():.2f}" for name, of in families)
+    accuracies = ", ".join(
+        f"{name} {of.groupby('network')['accuracy'].first().min():.2f} to "
+        f"{of.groupby('network')['accuracy'].first().max():.2f}"
+        for name, of in families
+    )
     lines = [f"{len(table)} cells, {table['network'].nunique()} networks ({accuracies})"]
     for name, rule in (("suture's rule", Rule()), ("the chosen rule", chosen)):
-        lines += ["", f"## {name}: {rule}", "", f"Even seeds: {describe(mine, rule, False)}.", "",
-                  f"Odd seeds: {describe(others, rule, True)}"]
-    lines += ["", "## One thing changed in the chosen rule", "",
-              "| changed | wrong, even | unproven, even | class noise similar | wrong, odd | unproven, odd | class noise similar |",
-              "|---|---|---|---|---|---|---|"]
+        lines += [
+            "",
+            f"## {name}: {rule}",
+            "",
+            f"Even seeds: {describe(mine, rule, False)}.",
+            "",
+            f"Odd seeds: {describe(others, rule, True)}",
+        ]
+    lines += [
+        "",
+        "## One thing changed in the chosen rule",
+        "",
+        "| changed | wrong, even | unproven, even | class noise similar | wrong, odd | unproven, odd "
+        "| class noise similar |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for rule in _list_neighbours(chosen):
         row = [_write_change(chosen, rule)]
         for part in (mine, others):
             graded = grade(part, judge(part, rule))
-            row += [f"{graded['wrong'].mean():.1%}", f"{graded['unproven'].mean():.1%}", f"{graded['fooled'].sum()}"]
+            row += [
+                f"{graded['wrong'].mean():.1%}",
+                f"{graded['unproven'].mean():.1%}",
+                f"{graded['fooled'].sum()}",
+            ]
         lines.append("| " + " | ".join(row) + " |")
     counted = table[table["right"].map(len) == 0].assign(word=lambda t: judge(t, chosen))
-    lines += ["", "## Without a truth", "",
-              counted.groupby(["name", "word"], sort=False).size().reset_index(name="cells").to_string(index=False)]
+    lines += [
+        "",
+        "## Without a truth",
+        "",
+        counted.groupby(["name", "word"], sort=False).size().reset_index(name="cells").to_string(index=False),
+    ]
     return "\n".join(lines)
 
 
@@ -194,7 +255,9 @@ def _write_change(of: Rule, other: Rule) -> str:
 
 def main() -> int:
     """Print the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cells", type=Path)
     parser.add_argument("--gather", type=Path, help="folder of a run")
     given = parser.parse_args()
