@@ -137,7 +137,7 @@ def digits_seeds(out: Path) -> None:
         schedule="cosine",
         optimizer="adamw",
     )
-    thresholds = suture.Thresholds(works=0.6, out=0.9, quality=0.7)
+    thresholds = suture.Thresholds(works=0.6)
     suture.compare(
         network("digits0"),
         network("digits1"),

@@ -13,8 +13,8 @@ from scipy import stats
 
 from suture._base.errors import SutureError
 from suture.numbers.measures import MEASURES
-from suture.results import noise as noise_tests
 from suture.results import sanity as verdict
+from suture.results.inference import noise as noise_tests
 from suture.results.sanity import PAIR_COLUMNS, SELF_COLUMNS, run_sanity_battery
 from tests.support.comparisons import of_values
 from tests.support.languages import compared, made, texts
