@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import scipy.linalg
+import scipy.optimize
 import torch
 from scipy.spatial.distance import pdist
 from sklearn.linear_model import Ridge
@@ -197,7 +198,29 @@ def concentric(x: Matrix) -> float:
     return np.mean([row @ m / np.linalg.norm(row) / np.linalg.norm(m) for row in x])
 
 
+def transport(gain: Matrix, share: float) -> float:
+    """The mean gain of the best plan of transport of a share of both uniform margins, all written out."""
+    p, q = gain.shape
+    margins = np.zeros((p + q, p, q))
+    for i in range(p):
+        margins[i, i] = 1
+    for j in range(q):
+        margins[p + j, :, j] = 1
+    limits = np.concatenate([np.full(p, 1 / p), np.full(q, 1 / q)])
+    found = scipy.optimize.linprog(-gain.ravel(), A_ub=margins.reshape(p + q, -1), b_ub=limits,
+                             A_eq=np.ones((1, p * q)), b_eq=[share])
+    return float(-found.fun / share)
+
+
+def soft_matching(x: Matrix, y: Matrix, share: float = 1.0) -> float:
+    """Soft matching of the units that vary (Khosla and Williams 2024)."""
+    vary = [m[:, m.std(0) > 1e-9 * np.abs(m).max()] for m in (x, y)]
+    return transport(correlations(*vary), share)
+
+
 INDICES = {
+    "soft_matching": soft_matching,
+    "soft_matching_partial": lambda x, y: soft_matching(x, y, 0.5),
     "cka": cka, "cka_debiased": lambda x, y: cka(x, y, hsic_unbiased), "rv2": rv2,
     "cka_angular": lambda x, y: np.arccos(min(1.0, cka(x, y))), "cca": cca,
     "cca_squared": lambda x, y: (canonical(x, y)[0] ** 2).mean(), "svcca": svcca, "pwcca": pwcca,
