@@ -186,7 +186,7 @@ def test_the_level_of_chance_is_what_unrelated_data_give(name: str, n: int, p: i
     one = index.identical if index.identical is not None else 1.0
     zero = (1.0 if name == "dm_residual" else 0.0) if index.null is None else index.null
     found = (np.mean(values) - zero) / (one - zero)
-    assert index.chance(pair, *index._arguments) == pytest.approx(found, rel=0.3, abs=0.02)
+    assert index.chance(pair, *index.arguments) == pytest.approx(found, rel=0.3, abs=0.02)
 
 
 def test_flattened_examples_have_the_chance_level_of_their_rows() -> None:

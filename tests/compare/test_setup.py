@@ -80,7 +80,8 @@ def test_inputs_of_every_nesting_give_what_one_tensor_gives(kind: str) -> None:
     plain = compared_by_fives(Tiny)
     nested = compared_by_fives(TwoInputs, kind)
     for measure in plain.measures:
-        if not measure.endswith(("kl", "ce_gap")):  # the nested network's logits are scaled
+        # The nested network's logits are scaled, and two inputs are no image that can be shifted as one.
+        if not measure.endswith(("kl", "ce_gap", "natural_distance")):
             np.testing.assert_allclose(nested.matrix(measure), plain.matrix(measure), rtol=1e-4,
                                        err_msg=measure)
 

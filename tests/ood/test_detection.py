@@ -218,7 +218,7 @@ def test_a_function_of_a_user_is_a_detector(digits: Any) -> None:
     np.testing.assert_array_equal(found.matrix("dm.ood_norm"), found.matrix("dm.ood_each"))
     native = capture(network, test.inputs, [SITES[0]])[SITES[0]]
     np.testing.assert_allclose(found.arrays["native.norm"][0], mine(native), rtol=1e-3)
-    assert list(found.meta["ood"]["quality"]) == ["norm"]
+    assert list(found.meta["ood"]["quality"]) == ["norm", "each"]
 
 
 def test_auxiliary_data_of_a_user_are_used_and_duplicates_counted(digits: Any) -> None:

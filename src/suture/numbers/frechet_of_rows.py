@@ -24,14 +24,14 @@ class RowMoments:
         rows: (n, L, q) float64 rows minus their mean, equally many for each example.
         mean: (q,).
         factor: A (q, rank), with A A' the covariance (divisor n L).
-        inverse: its pseudo-inverse (rank, q).
+        left_inverse: its pseudo-inverse (rank, q).
         variance: total variance, the trace of the covariance.
     """
 
     rows: Tensor
     mean: Tensor
     factor: Tensor
-    inverse: Tensor
+    left_inverse: Tensor
     variance: float
 
     @classmethod
@@ -95,4 +95,4 @@ def _transport(of: RowMoments, to: RowMoments, turn: Tensor) -> Tensor:
 
     T = A_to R A_of^+, with the turn R = U V' of the singular value decomposition of A_to' A_of.
     """
-    return ((of.rows @ to.factor) * (of.rows @ of.inverse.T @ turn.T)).sum(2).mean(1)
+    return ((of.rows @ to.factor) * (of.rows @ of.left_inverse.T @ turn.T)).sum(2).mean(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ from suture.data import (
     split_labels,
 )
 from suture.representations import get_token_mask
+from suture.stitching import IGNORED_LABEL
 
 HELD_OUT = 500
 """Number of auxiliary examples that measure a detector's quality and are never used for training."""
@@ -148,12 +149,32 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
         left -= count_examples(part)
         if left <= 0:
             break
-    parts = _pad_texts(parts)
+    return _concatenate(_pad_texts(parts))
+
+
+def _concatenate(parts: Sequence[Any]) -> Any:
+    """Return nested inputs of all examples, on the CPU."""
     n = count_examples(parts[0])
     # A tensor without an axis of examples, such as a single number, is the same for all.
     joined = iter([torch.cat([t.cpu() for t in column]) if _is_per_example(column[0], n) else column[0].cpu()
                    for column in zip(*(list_tensors(p) for p in parts), strict=True)])
     return convert_tensors(parts[0], lambda _: next(joined))
+
+
+def join_batches(batches: Sequence[Batch]) -> list[Batch]:
+    """Join batches into one, with texts padded on the right to the longest; leave them where that cannot be.
+
+    Lists of examples, and texts of several lengths without a mask, cannot be joined.
+    """
+    inputs = [b.target for b in batches]
+    forms = {tuple(_describe_form(x)) for x in inputs} if not has_lists(inputs) else set()
+    if len(batches) < 2 or len(forms) != 1:
+        return list(batches)
+    joined = _concatenate(_pad_texts(inputs))
+    labels = [b.labels for b in batches if b.labels is not None]
+    longest = max((y.shape[1] for y in labels if y.ndim == 2), default=0)
+    padded = [F.pad(y, (0, longest - y.shape[1]), value=IGNORED_LABEL) if y.ndim == 2 else y for y in labels]
+    return [Batch(joined, joined, torch.cat(padded).cpu() if labels else None)]
 
 
 def take_examples(inputs: Any, rows: slice | torch.Tensor) -> Any:

@@ -11,8 +11,8 @@ from suture.representations.token_masks import Masks
 
 
 def count_rows(shape: Shape, most: int) -> int:
-    """Return the number of rows that `pick_rows` picks of each example."""
-    return min(shape.rows, most)
+    """Return the number of rows that `pick_rows` picks of each example, whatever texts are padded to."""
+    return most if shape.varies else min(shape.rows, most)
 
 
 def pick_rows(x: Tensor, shape: Shape, masks: Masks, most: int) -> Tensor:

@@ -22,6 +22,7 @@ from suture.stitching.objective import check_batch as check_batch
 from suture.stitching.output_evidence import EXAMPLES as EXAMPLES
 from suture.stitching.task_inference import ScoredOutput as ScoredOutput
 from suture.stitching.task_inference import resolve_output as resolve_output
+from suture.stitching.tasks import IGNORED_LABEL as IGNORED_LABEL
 from suture.stitching.tasks import TASKS as TASKS
 from suture.stitching.tasks import ScoredRows as ScoredRows
 from suture.stitching.tasks import Task as Task

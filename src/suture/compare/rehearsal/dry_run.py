@@ -170,8 +170,7 @@ class _Rehearsal:
 
     def _measure(self, work: Callable[[Batch], Any], least: int = 1) -> Cost:
         def run(n: int) -> object:
-            some = next(iter(cut_batch(self._batch, n)))
-            return work(Batch(some.source, some.target, some.labels))
+            return work(next(iter(cut_batch(self._batch, n))))
 
         return measure_cost(run, self._batch.size, self.device, least)
 

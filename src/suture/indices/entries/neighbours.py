@@ -90,7 +90,8 @@ def mutual_knn(sample: Sample, k: float) -> float:
                       "cosine similarities, Mx and My 1 at the k nearest other rows, M = Mx My, HSIC₁ the "
                       "unbiased estimator of Song et al. 2012",
               source="Huh et al. 2024, appendix A, and their code (platonic-rep, metrics.py)",
-              cost="n² p once per site and k, n² per cell", span=(-1.0, 1.0), symmetric=None)
+              cost="n² p once per site and k, n² per cell", span=(-1.0, 1.0), symmetric=None,
+              identical=None)
 def cknna(sample: Sample, k: float) -> float:
     """CKA of the cosine similarities of neighbours alone: pairs of rows of which the second is among the k
     nearest of the first, in both source and target (Huh et al. 2024). As in the authors' code, 1e-6 is added

@@ -20,6 +20,7 @@ from suture.numbers import (
     estimate_frechet,
     make_missing_estimate,
 )
+from suture.ood.auxiliary import join_batches
 from suture.ood.natural_range.outcomes import Outcome, compare_outcomes, measure_outcome
 from suture.ood.natural_range.radii import NaturalRange, ShiftRange
 from suture.ood.natural_range.shifts import VERSION, Shift, apply_shift, list_shifts
@@ -71,6 +72,8 @@ class RangeSearch:
     natives: list[Tensor] = field(init=False)
 
     def __post_init__(self) -> None:
+        # In one batch, because a shift's random draws are those of a batch.
+        self._together = join_batches(self.batches)
         self.natives, self._native = self._run(None, "", 0.0)
         self._moments = [_try_moments(rows) for rows in self.natives]
 
@@ -87,7 +90,7 @@ class RangeSearch:
     def find(self, own: Mapping[str, Shift], progress: Progress | None = None,
              keeper: Keeper = NO_KEEPER) -> NaturalRange:
         """Find the natural range with the built-in shifts, and that of the user's `own` shifts."""
-        built_in = list_shifts(self.batches[0].target, self.task.of_tokens)
+        built_in = list_shifts(self._together[0].target, self.task.of_tokens)
         shifts, records = {**built_in, **own}, list[dict[str, Any]]()
         with keeper.keep("natural range", {"kinds": records}) as kept:
             kept.fill()
@@ -167,7 +170,7 @@ class RangeSearch:
             return xs, measure_outcome(self.task, done.output, self.target.view_output(piece.source),
                                        piece.labels)
 
-        for k, batch in enumerate(self.batches):
+        for k, batch in enumerate(self._together):
             inputs = batch.target if shift is None else apply_shift(shift, name, batch.target, severity,
                                                                     self.seed, k)
             for _, (xs, outcome) in self.pieces.map(Batch(batch.target, inputs, batch.labels), self.device,

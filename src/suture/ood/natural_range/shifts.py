@@ -27,6 +27,8 @@ from suture.representations import get_token_mask
 
 VERSION = "shifts/1"
 """Name of this set of shifts; another set gets another name, because distances are in its units."""
+_COLUMNS = 128
+"""Tokens of each text for which numbers are drawn at once."""
 Shift = Callable[[Any, float, torch.Generator], Any]
 """Function from a batch of inputs, a severity in (0, 1] and a generator on the CPU to shifted inputs."""
 _NOISE, _BRIGHTNESS, _CONTRAST, _MIXING = 4.0, 4.0, 10.0, 0.6
@@ -90,8 +92,9 @@ def _compute_spread(x: Tensor) -> Tensor:
 
 def _replace_tokens(tokens: Tokens, severity: float, generator: torch.Generator) -> Tensor:
     chosen, ids = _choose_tokens(tokens, severity, generator), tokens.ids
-    drawn = torch.randint(max(1, len(tokens.vocabulary)), ids.shape, generator=generator)
-    return torch.where(chosen, tokens.vocabulary[drawn], ids) if len(tokens.vocabulary) else ids
+    known = tokens.vocabulary
+    drawn = (_draw_uniform(tokens, generator) * len(known)).long()
+    return torch.where(chosen, known[drawn.clamp(max=len(known) - 1)], ids) if len(known) else ids
 
 
 def _swap_tokens(tokens: Tokens, severity: float, generator: torch.Generator) -> Tensor:
@@ -105,7 +108,15 @@ def _swap_tokens(tokens: Tokens, severity: float, generator: torch.Generator) ->
 
 
 def _choose_tokens(tokens: Tokens, severity: float, generator: torch.Generator) -> Tensor:
-    return (torch.rand(tokens.ids.shape, generator=generator, dtype=torch.float32) < severity) & tokens.free
+    return (_draw_uniform(tokens, generator) < severity) & tokens.free
+
+
+def _draw_uniform(tokens: Tokens, generator: torch.Generator) -> Tensor:
+    """Draw numbers in [0, 1) of the shape of the ids, of each token the same whatever texts are padded to."""
+    n, length = tokens.ids.shape
+    drawn = [torch.rand(n, _COLUMNS, generator=generator, dtype=torch.float32)
+             for _ in range(-(-length // _COLUMNS))]
+    return torch.cat(drawn, 1)[:, :length]
 
 
 IMAGE_SHIFTS: Mapping[str, Callable[[Tensor, float, torch.Generator], Tensor]] = MappingProxyType({

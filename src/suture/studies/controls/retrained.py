@@ -20,6 +20,7 @@ from suture.networks import (
     open_network,
     train,
 )
+from suture.numbers import qr
 from suture.representations import Shape
 
 
@@ -127,7 +128,7 @@ def draw_rotation(width: Count, angle: float | None, seed: int) -> Tensor:
     An odd width leaves one direction as it is.
     """
     generator = torch.Generator().manual_seed(seed)
-    basis = torch.linalg.qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0]
+    basis = qr(torch.randn(width, width, generator=generator, dtype=torch.float64))[0]
     if angle is None:
         turn: Tensor = basis
         return turn.float()
