@@ -1,6 +1,7 @@
 """Foundation of every room: the error, checks, trees of tensors, files, hashes, progress, free memory."""
 
 from suture._base.argument_types import Count as Count
+from suture._base.argument_types import Draws as Draws
 from suture._base.argument_types import FilePath as FilePath
 from suture._base.argument_types import Positive as Positive
 from suture._base.argument_types import Real as Real

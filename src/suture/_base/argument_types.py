@@ -92,6 +92,8 @@ Real = Annotated[float, BeforeValidator(_read_real), Field(allow_inf_nan=False)]
 """A finite number, also of NumPy or PyTorch."""
 Count = Annotated[Whole, Field(ge=1, lt=2**63)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**63)]
+Draws = Annotated[Whole, Field(ge=0, le=100_000)]
+"""A number of random draws, 0 for none; more would not end."""
 Positive = Annotated[Real, Field(gt=0)]
 Share = Annotated[Real, Field(gt=0, lt=1)]
 FilePath = Annotated[str | os.PathLike[str], PlainValidator(read_path)]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suture._base import Count, Seed, SutureError, Whole, check_free_memory, checked, expect
+from suture._base import Count, Draws, Seed, SutureError, Whole, check_free_memory, checked, expect
 from suture.indices.definition import FROM_MOMENTS, STITCH, WITHIN, Index, Needs, Value
 from suture.indices.entries import FOLDS
 from suture.indices.gram_matrices import FlatKernels
@@ -97,7 +97,7 @@ def of_blocks(blocks: Sequence[MomentBlock], names: Names = "default", *,
 
 @checked
 def of_matrices(x: Any, y: Any, names: Names = "default", *, jackknife: Whole = 0,
-                sample: Count = SAMPLE_ROWS, seed: Seed = 0, nulls: Whole = 0, groups: Labels = None,
+                sample: Count = SAMPLE_ROWS, seed: Seed = 0, nulls: Draws = 0, groups: Labels = None,
                 within: Labels = None) -> dict[str, Value]:
     """Compute indices, by name, for two matrices with the same rows, and what they say by chance.
 
@@ -170,7 +170,7 @@ class Streaming:
 
     @checked
     def __init__(self, names: Names = "default", *, jackknife: Whole = 0, sample: Count = SAMPLE_ROWS,
-                 seed: Seed = 0, nulls: Whole = 0, groups: Labels = None, within: Labels = None) -> None:
+                 seed: Seed = 0, nulls: Draws = 0, groups: Labels = None, within: Labels = None) -> None:
         self.requests = chosen(names)
         expect(nulls >= 0, "a number of permutations as nulls", nulls, "write nulls=200")
         for r in self.requests:

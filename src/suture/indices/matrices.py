@@ -12,7 +12,18 @@ from pydantic import PlainValidator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from suture._base import Count, FilePath, Seed, SutureError, Whole, check_file, checked, expect, read_path
+from suture._base import (
+    Count,
+    Draws,
+    FilePath,
+    Seed,
+    SutureError,
+    Whole,
+    check_file,
+    checked,
+    expect,
+    read_path,
+)
 from suture.indices.computation import Streaming
 from suture.indices.definition import Value
 from suture.indices.nulls.labels import Labels
@@ -37,7 +48,7 @@ ArraySource = Annotated[Any, PlainValidator(_read_source)]
 @checked
 def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "default", *,
                    jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
-                   nulls: Whole = 0, groups: Labels = None, within: Labels = None,
+                   nulls: Draws = 0, groups: Labels = None, within: Labels = None,
                    save: FilePath | None = None) -> dict[str, Value]:
     """Compute structural indices of two matrices with the same rows, from arrays or files.
 

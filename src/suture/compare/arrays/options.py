@@ -12,6 +12,7 @@ from typing_extensions import Doc
 
 from suture._base import (
     Count,
+    Draws,
     FilePath,
     Progress,
     Seed,
@@ -53,7 +54,7 @@ class ArrayOptions:
     jackknife: Annotated[Whole, words_of("jackknife")] = Field(default=0, kw_only=True)
     sample: Annotated[Count, words_of("sample")] = Field(default=2000, kw_only=True)
     seed: Annotated[Seed, Doc("Seed of the sample of rows.")] = Field(default=0, kw_only=True)
-    nulls: Annotated[Whole, words_of("nulls")] = Field(default=0, kw_only=True)
+    nulls: Annotated[Draws, words_of("nulls")] = Field(default=0, kw_only=True)
     groups: Annotated[Labels, Doc(
         "Group of each example, where examples belong together; whole groups are permuted.")] = Field(
             default=None, kw_only=True)

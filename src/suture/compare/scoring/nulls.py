@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field
 from typing_extensions import Doc
 
-from suture._base import Whole, expect, keyword_options
+from suture._base import Draws, expect, keyword_options
 from suture.data import is_same_batch
 from suture.indices import Labels, NullTest, Value
 from suture.representations import Cell
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 class NullOptions:
     """Options of what indices say by chance."""
 
-    nulls: Annotated[Whole, Field(ge=0), Doc(
+    nulls: Annotated[Draws, Doc(
         "Permutations of examples for the nulls of indices, such as 200 (docs/indices.md). 0: nulls in "
         "closed form alone, which cost nothing.")] = 0
     groups: Annotated[Labels, Doc(
