@@ -149,7 +149,7 @@ def _describe_layers(measured: Measured, table: Any) -> str:
             parts.append(words.format(f"{'all' if held == len(own) else f'{held} of'} {len(own)}"))
     if not parts:
         return ""
-    nearest = "itself" if measured.same_network else "its counterpart"
+    nearest = "itself" if measured.same_network else "its counterpart, both ways,"
     return f"Every layer is nearest to {nearest} by {', '.join(parts)}."
 
 

@@ -23,7 +23,7 @@ from suture.results.verdicts import ARTEFACT, CellVerdicts, describe_marks
 
 ANNOTATED_SITES = 12
 """Largest number of rows and columns of a heat map with values written into it."""
-HATCH_LEGEND = "hatched: works, out of distribution"
+HATCH_LEGEND = "hatched: works, beyond what natural inputs reach"
 CHANCE_SIGN = "°"
 CHANCE_LEGEND = f"{CHANCE_SIGN}: not above chance"
 _GROUPS = {**{tag: name.capitalize() for tag, name in METHOD_NAMES.items()}, "": "Structural indices"}
