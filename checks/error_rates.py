@@ -1,15 +1,13 @@
 """How often is a verdict wrong, and how often is it unproven? Measured on controls with known answers.
 
-    python checks/error_rates.py run --out FOLDER [--only digits_resnet/0]    # networks, then their cells
-    python checks/error_rates.py report --out FOLDER      # the table, and other thresholds
+    python checks/error_rates.py --out FOLDER [--only digits_resnet/0]    # networks, then their cells
 
 Small networks of five families are trained (digits: a ResNet, a ViT, an MLP; CIFAR-10, if it is there: a
 ResNet; a synthetic language: a text encoder), several seeds each. Every cell of the truth table
 (docs/controls.md) is measured on each of them: altered native representations and mild natural shifts
 (`suture.controls.grade`), and source networks by direct matching, and class noise also by task loss
 matching. Cells are saved network by network, with all numbers that a verdict rests on, and a run goes on
-where it was stopped. `report` judges the cells again under other thresholds, chooses among them on the
-even seeds, and counts on the odd ones. Intervals are 95 %, from a bootstrap over networks.
+where it was stopped. `checks/error_rates_report.py` counts them.
 """
 
 from __future__ import annotations
@@ -518,11 +516,10 @@ def run(out: Path, only: list[str], brief: bool) -> None:
 
 
 def main() -> int:
-    """Run or report."""
+    """Measure the networks that are asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["run", "report"])
     parser.add_argument("--out", type=Path, default=Path("error-rates"), help="folder of networks and cells")
     parser.add_argument(
         "--only", action="append", default=[], help="a family, or FAMILY/SEED; may be repeated"
@@ -531,8 +528,7 @@ def main() -> int:
         "--brief", action="store_true", help="altered representations only, no source networks"
     )
     given = parser.parse_args()
-    if given.what == "run":
-        run(given.out, given.only, given.brief)
+    run(given.out, given.only, given.brief)
     return 0
 
 

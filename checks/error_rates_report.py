@@ -19,7 +19,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from suture.results.verdicts import ARTEFACT, DISSIMILAR, LABELS_ONLY, NOT_SHOWN, SIMILAR, UNPROVEN
+from suture.results.verdicts import (
+    ARTEFACT,
+    DISSIMILAR,
+    EDGE,
+    LABELS_ONLY,
+    LEVEL,
+    MOST_RESIDUAL,
+    NOT_SHOWN,
+    SIMILAR,
+    UNPROVEN,
+)
 from suture.studies.controls.truths import find_truth
 
 WORKS, GOALS, DRAWS = 0.8, {"wrong": 0.05, "unproven": 0.2}, 2000
@@ -28,7 +38,7 @@ CLASS_NOISE = ("class noise", "class noise of another")
 
 @dataclass(frozen=True)
 class Rule:
-    """What makes a verdict.
+    """What makes a verdict; by default, suture's own rule.
 
     Attributes:
         classes: within which the residual is measured: "" for labels, "_predicted", "_both".
@@ -45,13 +55,13 @@ class Rule:
 
     classes: str = ""
     residual: str = "free"
-    most: float = 1.0
-    level: float = 0.001
+    most: float = MOST_RESIDUAL
+    level: float = LEVEL
     radius: str = "outer"
-    edge: float = 1.0
+    edge: float = EDGE
     trusts_fit: bool = False
     bounds: bool = True
-    information_first: bool = False
+    information_first: bool = True
 
     def __str__(self) -> str:
         return (
@@ -62,7 +72,7 @@ class Rule:
         )
 
 
-def judge(table: pd.DataFrame, rule: Rule) -> pd.Series:
+def judge_table(table: pd.DataFrame, rule: Rule) -> pd.Series:
     """Return the verdicts of all cells under a rule."""
     marked = table["mark"].fillna("").ne("") & ~((table["method"] == "dm") & rule.trusts_fit)
     low, high = table["works_low"], table["works_high"]
@@ -167,7 +177,7 @@ def list_rules() -> list[Rule]:
 
 def describe(table: pd.DataFrame, rule: Rule, per_control: bool) -> str:
     """Describe the rates of a rule."""
-    graded = grade(table, judge(table, rule))
+    graded = grade(table, judge_table(table, rule))
     lines = [
         f"{len(graded)} cells with a truth on {graded['network'].nunique()} networks: wrong "
         f"{write_rate(graded, 'wrong')}, unproven {write_rate(graded, 'unproven')}; class noise called "
@@ -191,7 +201,7 @@ def report(path: Path) -> str:
     mine, others = table[even], table[~even]
     rates = []
     for rule in list_rules():
-        graded = grade(mine, judge(mine, rule))
+        graded = grade(mine, judge_table(mine, rule))
         rates.append((graded["fooled"].sum(), graded["wrong"].mean(), graded["unproven"].mean(), rule))
     fit = [r for r in rates if not r[0] and r[1] <= GOALS["wrong"]] or [r for r in rates if not r[0]] or rates
     chosen = min(fit, key=lambda r: (r[1] + r[2], r[1]))[3]
@@ -222,14 +232,14 @@ def report(path: Path) -> str:
     for rule in _list_neighbours(chosen):
         row = [_write_change(chosen, rule)]
         for part in (mine, others):
-            graded = grade(part, judge(part, rule))
+            graded = grade(part, judge_table(part, rule))
             row += [
                 f"{graded['wrong'].mean():.1%}",
                 f"{graded['unproven'].mean():.1%}",
                 f"{graded['fooled'].sum()}",
             ]
         lines.append("| " + " | ".join(row) + " |")
-    counted = table[table["right"].map(len) == 0].assign(word=lambda t: judge(t, chosen))
+    counted = table[table["right"].map(len) == 0].assign(word=lambda t: judge_table(t, chosen))
     lines += [
         "",
         "## Without a truth",

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from suture.numbers import estimate_informational_residual
+from suture.numbers import estimate_informational_residual, find_class_places
 
 CLASSES = torch.arange(60) % 3
 MEANS = 5 * torch.randn(3, 8, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -55,6 +55,18 @@ def test_the_null_is_that_of_all_permutations_within_classes():
 def test_independent_representations_are_rarely_told_from_their_null():
     ps = [measure(MEANS[CLASSES] + draw(seed), MEANS[CLASSES] + draw(seed + 1000)).p for seed in range(400)]
     assert 0.02 < np.mean(np.array(ps) < 0.05) < 0.09
+
+
+def test_examples_without_a_class_mean_are_left_out():
+    native, stitched = MEANS[CLASSES] + draw(0), MEANS[CLASSES] + draw(0) + draw(1)
+    places = find_class_places(10 * CLASSES, torch.tensor([0, 20]))
+    assert places.tolist() == [{0: 0, 10: -1, 20: 1}[c] for c in (10 * CLASSES).tolist()]
+    has, means = CLASSES != 1, MEANS[[0, 2]]
+    assert estimate_informational_residual(stitched, native, means, means, places) == (
+        estimate_informational_residual(stitched[has], native[has], MEANS, MEANS, CLASSES[has]))
+    none = find_class_places(CLASSES, torch.tensor([], dtype=torch.long))
+    missing = estimate_informational_residual(stitched, native, MEANS[:0], MEANS[:0], none)
+    assert "no example has a class" in missing.free.reason
 
 
 def test_what_cannot_be_known_has_a_reason():

@@ -140,7 +140,9 @@ def test_a_shift_with_a_known_answer():
 
 def test_a_shift_that_never_breaks_is_open_ended():
     _, made = search()
-    found = made.find({"raise": lambda x, s, g: x + s}).choose_own()
+    tried = []
+    found = made.find({"raise": lambda x, s, g: (tried.append(s), x + s)[1]}).choose_own()
+    assert tried == [1.0]
     assert not found.kinds[0].breaks
     assert found.is_open(0)
     assert "no shift breaks" in found.find_inner(0)[0].reason

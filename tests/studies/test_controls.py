@@ -14,7 +14,7 @@ import suture
 from suture import SutureError, controls
 from suture.networks import Recipe, ViT
 from suture.representations import Kind, Shape
-from suture.studies.controls.alterations import ALTERATIONS, Statistics
+from suture.studies.controls.alterations import ALTERATIONS, FittingStatistics
 from suture.studies.controls.retrained import draw_rotation
 from suture.studies.controls.site_rows import SiteRows, from_rows, to_rows
 from tests.support.tiny import seeded
@@ -217,12 +217,13 @@ def test_rows_are_the_channels_at_every_position(name: str) -> None:
 
 
 def make_rows(shape: Shape, length: int, kept: Tensor | None = None,
-              n: int = 40) -> tuple[SiteRows, Statistics]:
+              n: int = 40) -> tuple[SiteRows, FittingStatistics]:
     g = torch.Generator().manual_seed(0)
     classes = torch.arange(n) % 3
     rows = torch.randn(n, length, 4, generator=g) + classes[:, None, None]
     given = SiteRows(rows, kept, classes, shape)
-    return given, Statistics(given.find_means(torch.arange(3)), torch.arange(3), given.mean, given.spread)
+    known = torch.arange(3)
+    return given, FittingStatistics(given.find_means(known), known, given.mean, given.spread)
 
 
 TOKENS = Shape(Kind.TOKENS, 4, (6,), prefix=1)
@@ -249,6 +250,15 @@ def test_swapped_rows_are_those_of_another_example_of_the_class(strength: float)
     assert sorted(whose) == list(range(40))
     moved = np.array(whose) != np.arange(40)
     assert abs(moved.mean() - strength) < 0.05
+
+
+@pytest.mark.parametrize("name", ["collapsed", "shrunken", "rotated", "noise added"])
+def test_altered_rows_stay_on_their_device_and_their_classes_on_the_cpu(name: str) -> None:
+    given, known = make_rows(TOKENS, 6)
+    meta = torch.device("meta")  # its tensors cannot be mixed with others
+    moved = SiteRows(given.rows.to(meta), None, given.classes, TOKENS)
+    there = known._replace(means=known.means.to(meta), mean=known.mean.to(meta), spread=known.spread.to(meta))
+    assert ALTERATIONS[name].apply(moved, 0.5, there, 0).device == meta
 
 
 def test_swapped_texts_keep_their_length() -> None:
@@ -309,6 +319,34 @@ def test_a_text_encoder_is_graded_also_without_labels() -> None:
     found = controls.grade(network, given, given, ["layer"])
     assert set(ALTERATIONS) <= set(found["control"])
     assert found.loc[0, "agreement"] == 1
+
+
+def test_grades_do_not_depend_on_batches() -> None:
+    network, site = make("maps")
+    data = predict(network)
+    whole, parts = (controls.grade(network, data, data, [site], alterations=["shrunken"], batch_size=size)
+                    for size in (60, 13))
+    numbers = whole.select_dtypes("number").columns
+    assert np.allclose(whole[numbers], parts[numbers], rtol=1e-3, atol=1e-6, equal_nan=True)
+    assert whole["verdict"].equals(parts["verdict"])
+
+
+def test_texts_to_alter_may_be_longer_than_those_of_the_class_means() -> None:
+    network, given = seeded(Texts, 0).eval(), texts(200)
+    short = {k: v[given["attention_mask"].sum(1) == 4, :4] for k, v in given.items()}
+    found = controls.grade(network, short, given, ["layer"], alterations=["collapsed"])
+    assert found.loc[found["control"] == "collapsed", "strict_residual"].notna().all()
+
+
+def test_without_class_means_residuals_are_missing_and_nothing_collapses() -> None:
+    network, site = make("maps")
+    x, labels = predict(network)
+    few = (x[:4], torch.tensor([0, 1, 2, 0]))
+    found = controls.grade(network, few, (x, labels), [site])
+    assert "collapsed" not in set(found["control"])
+    assert found["informational_residual"].isna().all()
+    with pytest.raises(SutureError, match="no class"):
+        controls.grade(network, few, (x, labels), [site], alterations=["collapsed"])
 
 
 @pytest.mark.parametrize(("network", "given"), [

@@ -14,6 +14,7 @@ from suture.numbers.informational_residual import InformationalResidual as Infor
 from suture.numbers.informational_residual import (
     estimate_informational_residual as estimate_informational_residual,
 )
+from suture.numbers.informational_residual import find_class_places as find_class_places
 from suture.numbers.intervals import CHANCE_LEVEL as CHANCE_LEVEL
 from suture.numbers.intervals import Difference as Difference
 from suture.numbers.intervals import Estimate as Estimate

@@ -42,8 +42,15 @@ class InformationalResidual:
     p: float = math.nan
 
 
+def find_class_places(classes: Tensor, known: Tensor) -> Tensor:
+    """Return the place of each class (n,) among the known ones (K,), each of them once; -1 for all others."""
+    numbers = torch.arange(1, len(known) + 1, device=known.device)
+    places: Tensor = ((classes[:, None] == known) * numbers).sum(1) - 1
+    return places
+
+
 def estimate_informational_residual(stitched: Tensor, native: Tensor, stitched_means: Tensor,
-                                    native_means: Tensor, classes: Tensor,
+                                    native_means: Tensor, places: Tensor,
                                     seed: int = 0) -> InformationalResidual:
     """Estimate the informational residual of one cell, paired by example.
 
@@ -51,20 +58,24 @@ def estimate_informational_residual(stitched: Tensor, native: Tensor, stitched_m
     mean and variance of the sum of <S_e, T_e> in closed form (Hoeffding 1951), and a normal distribution.
 
     Args:
-        stitched, native: S and T, (n, D), a row for each example.
-        stitched_means, native_means: (K, D) means of K classes.
-        classes: (n,) class of each example, below K.
+        stitched, native: S and T, (n, ...), equal shapes.
+        stitched_means, native_means: (K, ...) means of K classes.
+        places: (n,) place of each example's class among the K (`find_class_places`); examples without a mean
+            of their class, -1, are left out.
         seed: of the bootstrap over examples.
     """
-    n = len(classes)
-    expect(stitched.shape == native.shape and len(native) == n, f"two matrices of {n} rows",
-           f"{tuple(stitched.shape)} and {tuple(native.shape)}")
-    s, t = stitched.double(), native.double()
-    own, other = (x - means.double()[classes] for x, means in ((t, native_means), (s, stitched_means)))
+    expect(stitched.shape == native.shape and len(native) == len(places),
+           f"representations of {len(places)} examples", f"{tuple(stitched.shape)} and {tuple(native.shape)}")
+    has = places >= 0
+    n, classes = int(has.sum()), places[has].to(native.device)
+    s, t = (x.flatten(1)[has].double() for x in (stitched, native))
+    own, other = (x - means.flatten(1).double()[classes]
+                  for x, means in ((t, native_means), (s, stitched_means)))
     squares, theirs = own.square().sum(1), other.square().sum(1)
     spread = float((t - t.mean(0)).square().sum())
     if not n or float(squares.sum()) <= _CONSTANT * max(spread, _CONSTANT):
-        missing = make_missing_estimate("the target's representation is constant within classes")
+        missing = make_missing_estimate("the target's representation is constant within classes" if n
+                                        else "no example has a class whose mean is known")
         return InformationalResidual(missing, missing)
     strict = estimate_ratios((s - t).square().sum(1)[None].cpu().numpy(), squares.cpu().numpy(), seed)[0]
     products = other @ own.T

@@ -1,6 +1,7 @@
 """Detectors of stitched representations that are far from native ones."""
 
 from suture.ood.auxiliary import as_batches as as_batches
+from suture.ood.auxiliary import join_batches as join_batches
 from suture.ood.detection import Detection as Detection
 from suture.ood.detection import DetectorFitter as DetectorFitter
 from suture.ood.detector import Detector as Detector

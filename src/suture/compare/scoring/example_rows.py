@@ -20,6 +20,7 @@ from suture.numbers import (
     Estimate,
     InformationalResidual,
     estimate_informational_residual,
+    find_class_places,
     make_missing_estimate,
 )
 from suture.ood import NaturalRange, Outcome, RangeSearch, measure_outcome
@@ -37,9 +38,9 @@ _Key = tuple[int, Shape]
 
 
 class _Means(NamedTuple):
-    """Class means (K, L, width), and the place of each test example's class, -1 without a mean."""
+    """Class means (K, L, width), and the place of each test example's class among them, -1 without a mean."""
 
-    means: Tensor
+    of: dict[_Key | int, Tensor]
     places: Tensor
 
 
@@ -128,11 +129,9 @@ class ExampleRows:
         distance = self.search.measure(j, stitched)
         if relu or self.means is None:
             return distance, _make_missing(_RELU if relu else self._explain_no_means())
-        mine, theirs = self.means[key], self.means[j]
-        has = mine.places >= 0
+        of, places = self.means
         return distance, estimate_informational_residual(
-            stitched[has].flatten(1), self.search.natives[j][has].flatten(1),
-            F.linear(mine.means, weight, bias).flatten(1), theirs.means.flatten(1), mine.places[has],
+            stitched, self.search.natives[j], F.linear(of[key], weight, bias), of[j], places,
             self.setup.settings.seed)
 
     def _explain_no_means(self) -> str:
@@ -187,7 +186,7 @@ class ExampleRows:
         return sum(batch.size for batch in self._fit_batches)
 
     @cached_property
-    def means(self) -> dict[_Key | int, _Means] | None:
+    def means(self) -> _Means | None:
         """Class means of every key of `rows` and every target site; None if no class has enough examples."""
         sums: dict[_Key | int, dict[int, Tensor]] = {}
         counts: dict[int, int] = {}
@@ -202,12 +201,11 @@ class ExampleRows:
                         added = rows[mine.to(rows.device)].double().sum(0)
                         sums[key][c] = added if before is None else before + added
         kept = sorted(c for c, count in counts.items() if count >= FEWEST_OF_CLASS)
-        place = {c: k for k, c in enumerate(kept)}
-        places = torch.tensor([place.get(c, -1) for c in self._classes[0].tolist()])
-        if not kept or not bool((places >= 0).any()):
+        places = find_class_places(self._classes[0], torch.tensor(kept))
+        if not bool((places >= 0).any()):
             return None
-        return {key: _Means(torch.stack([of[c] / counts[c] for c in kept]).float(),
-                            places.to(next(iter(of.values())).device)) for key, of in sums.items()}
+        return _Means({key: torch.stack([of[c] / counts[c] for c in kept]).float()
+                       for key, of in sums.items()}, places)
 
     @disable_gradients()
     def _run_both(self, piece: Batch) -> tuple[dict[_Key | int, Tensor], Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -78,35 +78,32 @@ class NaturalRange:
 
     def find_inner(self, site: int) -> tuple[Estimate, str]:
         """Return the smallest distance at which some kind breaks the network, and this kind."""
-        found = [k for k in self.kinds if k.breaks and not math.isnan(k.distances[site].value)]
-        if not found:
-            return make_missing_estimate(self.reason or self._explain(site)
-                                         or "no shift breaks the network"), ""
-        least, of = min(found, key=lambda k: k.distances[site].value), [k.distances[site] for k in found]
-        value = least.distances[site].value
-        return Estimate(value, min(e.low for e in of), min(e.high for e in of)), least.name
+        return self._find_extreme(site, min, [k for k in self.kinds if k.breaks],
+                                  "no shift breaks the network")
 
     def find_outer(self, site: int) -> tuple[Estimate, str]:
         """Return the largest distance at which the network still works under some kind, and this kind.
 
         Where it works under a kind throughout, the radius is a lower bound (`is_open`).
         """
-        found = [k for k in self.kinds if k.works and not math.isnan(k.distances[site].value)]
-        if not found:
-            return make_missing_estimate(self.reason or self._explain(site)
-                                         or "the network works under no shift"), ""
-        most, of = max(found, key=lambda k: k.distances[site].value), [k.distances[site] for k in found]
-        value = most.distances[site].value
-        return Estimate(value, max(e.low for e in of), max(e.high for e in of)), most.name
+        return self._find_extreme(site, max, [k for k in self.kinds if k.works],
+                                  "the network works under no shift")
 
     def is_open(self, site: int) -> bool:
         """Return True if the outer radius is that of a shift that never breaks the network: a lower bound."""
         name = self.find_outer(site)[1]
         return any(k.name == name and not k.breaks for k in self.kinds)
 
-    def _explain(self, site: int) -> str:
-        reasons = [k.distances[site].reason for k in self.kinds]
-        return reasons[0] if reasons and all(reasons) else ""
+    def _find_extreme(self, site: int, choose: Callable[..., Any], kinds: Iterable[ShiftRange],
+                      without: str) -> tuple[Estimate, str]:
+        """Return the least or the largest distance of some kinds, and its kind; missing `without` any."""
+        found = {k.name: k.distances[site] for k in kinds if not math.isnan(k.distances[site].value)}
+        if not found:
+            reasons = [k.distances[site].reason for k in self.kinds]
+            shared = reasons[0] if reasons and all(reasons) else ""
+            return make_missing_estimate(self.reason or shared or without), ""
+        parts = (choose(getattr(e, part) for e in found.values()) for part in ("value", "low", "high"))
+        return Estimate(*parts), choose(found, key=lambda name: found[name].value)
 
     def as_record(self) -> dict[str, Any]:
         """Return the range as JSON, with None for nan."""

@@ -106,22 +106,24 @@ class RangeSearch:
                             tuple(found[len(built_in):]), "" if built_in else NO_SHIFT)
 
     def _find_kind(self, name: str, shift: Shift) -> ShiftRange:
-        points = [_Point(0.0, Estimate(1.0, 1.0, 1.0)), self._try(shift, name, 1.0)]
-        low, high = points
+        rows, outcome = self._run(shift, name, 1.0)
+        low, high = points = [_Point(0.0, Estimate(1.0, 1.0, 1.0)), self._compare(1.0, outcome)]
         if high.works.reason:
             missing = make_missing_estimate(high.works.reason)
             return ShiftRange(name, missing, True, (missing,) * len(self.natives))
         if high.works.value >= self.works:
-            return ShiftRange(name, Estimate(1.0, 1.0, 1.0), False, self._measure(shift, name, (1.0,)))
+            return ShiftRange(name, Estimate(1.0, 1.0, 1.0), False, self._measure_all(rows))
+        del rows
         for _ in range(STEPS):
-            middle = self._try(shift, name, (low.severity + high.severity) / 2)
+            severity = (low.severity + high.severity) / 2
+            middle = self._compare(severity, self._run(shift, name, severity, rows=False)[1])
             low, high = (middle, high) if middle.works.value >= self.works else (low, middle)
             points.append(middle)
         points.sort()
         worst, found, best = (self._find_crossing(points, part) for part in ("low", "value", "high"))
-        severity = Estimate(found, min(worst, found), max(best, found))
-        return ShiftRange(name, severity, True,
-                          self._measure(shift, name, (severity.value, severity.low, severity.high)))
+        breaking = Estimate(found, min(worst, found), max(best, found))
+        return ShiftRange(name, breaking, True,
+                          self._measure(shift, name, (breaking.value, breaking.low, breaking.high)))
 
     def _find_crossing(self, points: Sequence[_Point], part: str) -> float:
         """Return the severity at which a curve through the points falls below the threshold."""
@@ -131,18 +133,18 @@ class RangeSearch:
                 return one.severity + above / (above - below) * (other.severity - one.severity)
         return points[-1].severity
 
-    def _try(self, shift: Shift, name: str, severity: float) -> _Point:
-        outcome = self._run(shift, name, severity, rows=False)[1]
+    def _compare(self, severity: float, outcome: Outcome) -> _Point:
         return _Point(severity, compare_outcomes(outcome, self._native, self.seed))
 
     def _measure(self, shift: Shift, name: str, severities: Sequence[float]) -> tuple[Estimate, ...]:
         """Return the distance of each site at the first severity, in an interval over all of them."""
-        found = []
-        for severity in dict.fromkeys(severities):
-            rows = self._run(shift, name, severity)[0] if severity else self.natives
-            found.append([self.measure(j, x) for j, x in enumerate(rows)])
+        found = [self._measure_all(self._run(shift, name, severity)[0] if severity else self.natives)
+                 for severity in dict.fromkeys(severities)]
         return tuple(Estimate(of[0].value, min(e.low for e in of), max(e.high for e in of), of[0].reason)
                      for of in zip(*found, strict=True))
+
+    def _measure_all(self, rows: Sequence[Tensor]) -> tuple[Estimate, ...]:
+        return tuple(self.measure(j, x) for j, x in enumerate(rows))
 
     def measure(self, j: int, rows: Tensor) -> Estimate:
         """Return the distance of other rows (n, L, q) of the same examples from the native ones of a site."""

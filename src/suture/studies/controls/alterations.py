@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 
 from suture._base import SutureError, derive_seed
+from suture.compare import FEWEST_OF_CLASS
+from suture.numbers import find_class_places
 from suture.representations import Kind
 from suture.studies.controls.retrained import draw_rotation
 from suture.studies.controls.site_rows import SiteRows
 
 
-class Statistics(NamedTuple):
+class FittingStatistics(NamedTuple):
     """What alterations know of the fitting examples: class means (K, L, C), classes (K,), mean, spread."""
 
     means: Tensor
@@ -25,7 +27,7 @@ class Statistics(NamedTuple):
     spread: Tensor
 
 
-Change = Callable[[SiteRows, float, Statistics, int], Tensor]
+Change = Callable[[SiteRows, float, FittingStatistics, int], Tensor]
 """Function from the rows of all examples, a strength, statistics of others and a seed to new rows."""
 
 
@@ -45,7 +47,7 @@ class Alteration:
     strengths: tuple[float, ...]
     change: Change
 
-    def apply(self, given: SiteRows, strength: float, known: Statistics, seed: int) -> Tensor:
+    def apply(self, given: SiteRows, strength: float, known: FittingStatistics, seed: int) -> Tensor:
         """Return the altered rows; padding stays.
 
         Raises:
@@ -55,14 +57,15 @@ class Alteration:
         return made if given.kept is None else torch.where(given.kept[..., None], made, given.rows)
 
 
-def _collapse(given: SiteRows, strength: float, known: Statistics, seed: int) -> Tensor:
-    places = (given.classes[:, None] == known.known).int().argmax(1)
-    has = (given.classes[:, None] == known.known).any(1)
-    centre = torch.where(has[:, None, None], known.means[places], known.mean)
+def _collapse(given: SiteRows, strength: float, known: FittingStatistics, seed: int) -> Tensor:
+    if not len(known.known):
+        raise SutureError(f"no class has {FEWEST_OF_CLASS} fitting examples for a mean to collapse to")
+    places = find_class_places(given.classes, known.known).to(given.rows.device)
+    centre = torch.where((places >= 0)[:, None, None], known.means[places], known.mean)
     return torch.lerp(given.rows, centre.expand_as(given.rows), strength)
 
 
-def _swap(given: SiteRows, strength: float, known: Statistics, seed: int) -> Tensor:
+def _swap(given: SiteRows, strength: float, known: FittingStatistics, seed: int) -> Tensor:
     """Give a share of the examples the representation of another one of the class and the same length."""
     generator = torch.Generator().manual_seed(seed)
     lengths = given.weights.sum((1, 2)).long().cpu()
@@ -75,7 +78,7 @@ def _swap(given: SiteRows, strength: float, known: Statistics, seed: int) -> Ten
     return given.rows[order]
 
 
-def _shuffle(given: SiteRows, strength: float, known: Statistics, seed: int) -> Tensor:
+def _shuffle(given: SiteRows, strength: float, known: FittingStatistics, seed: int) -> Tensor:
     """Permute a share of the positions of each example, in an order of its own; prefix tokens stay."""
     if given.shape.kind is Kind.VECTOR or given.rows.shape[1] - given.shape.prefix < 2:
         raise SutureError("a vector has no positions to shuffle")
@@ -91,18 +94,18 @@ def _shuffle(given: SiteRows, strength: float, known: Statistics, seed: int) -> 
     return given.rows.gather(1, order.to(given.rows.device)[..., None].expand_as(given.rows))
 
 
-def _shrink(given: SiteRows, strength: float, known: Statistics, seed: int) -> Tensor:
+def _shrink(given: SiteRows, strength: float, known: FittingStatistics, seed: int) -> Tensor:
     return torch.lerp(known.mean.expand_as(given.rows), given.rows, strength)
 
 
-def _rotate(given: SiteRows, strength: float, known: Statistics, seed: int) -> Tensor:
+def _rotate(given: SiteRows, strength: float, known: FittingStatistics, seed: int) -> Tensor:
     if given.shape.width < 2:
         raise SutureError("a single channel cannot be rotated")
     turn = draw_rotation(given.shape.width, strength, seed).to(given.rows)
     return known.mean + (given.rows - known.mean) @ turn
 
 
-def _add_noise(given: SiteRows, strength: float, known: Statistics, seed: int) -> Tensor:
+def _add_noise(given: SiteRows, strength: float, known: FittingStatistics, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(given.rows.shape, generator=generator).to(given.rows)
     return given.rows + strength * known.spread * drawn

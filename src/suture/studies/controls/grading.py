@@ -26,12 +26,20 @@ from suture.numbers import (
     Estimate,
     InformationalResidual,
     estimate_informational_residual,
-    make_missing_estimate,
+    find_class_places,
 )
-from suture.ood import OOD, Outcome, Thresholds, apply_shift, compare_outcomes, list_shifts
+from suture.ood import (
+    OOD,
+    Outcome,
+    Thresholds,
+    apply_shift,
+    compare_outcomes,
+    join_batches,
+    list_shifts,
+)
 from suture.results import NATIVE, SIMILAR, CellEvidence, Criterion, judge_cell
 from suture.stitching import Task
-from suture.studies.controls.alterations import ALTERATIONS, Alteration, Statistics
+from suture.studies.controls.alterations import ALTERATIONS, Alteration, FittingStatistics
 from suture.studies.controls.site_rows import PassedExamples
 from suture.studies.controls.truths import find_truth
 
@@ -44,11 +52,10 @@ GROUPINGS: dict[str, Callable[[Outcome], Tensor]] = {"": lambda outcome: outcome
 A residual is measured within each of them; verdicts use the first.
 """
 IDENTITY, SHIFTED, MILD = "identity", "natural shift", 0.5
-_NO_MEANS = f"no class has {FEWEST_OF_CLASS} fitting examples"
 
 
 @dataclass(frozen=True)
-class Cell:
+class AlteredSite:
     """One altered site: what was changed, and the numbers that its verdict rests on."""
 
     site: int
@@ -72,8 +79,7 @@ class _Grouping:
     def __init__(self, classes: Tensor, near: Tensor) -> None:
         found, counts = torch.unique(classes, return_counts=True)
         self.classes, self.known = classes, found[counts >= FEWEST_OF_CLASS]
-        same = near[:, None] == self.known
-        self.places = torch.where(same.any(1), same.int().argmax(1), -1) if len(self.known) else near * 0 - 1
+        self.places = find_class_places(near, self.known)
 
     def average(self, rows: Tensor) -> Tensor:
         """Return the class means (K, L, C) of rows of the fitting examples."""
@@ -136,7 +142,9 @@ class _Grader:
         self.thresholds: Thresholds = of.thresholds
         self.paired = ExampleRows(setup)
         self.labelled = self.paired.classes_from != "predictions"
-        self.test_batches, self.fit_batches = list(setup.data.test), setup.data.fit.spread(CLASS_EXAMPLES)
+        # In one batch, because a shift's random draws are those of a batch.
+        self.test_batches, self.fit_batches = map(join_batches, (list(setup.data.test),
+                                                                 setup.data.fit.spread(CLASS_EXAMPLES)))
         self.test = PassedExamples(setup, self.test_batches)
         self.fit = PassedExamples(setup, self.fit_batches, self.labelled)
         self.near = spread_rows(self.test.size, of.range_examples)
@@ -150,13 +158,13 @@ class _Grader:
                  for cell in self._alter_site(j, alterations, strict)]
         return pd.DataFrame([self._describe(cell) for cell in (*cells, *self._shift())])
 
-    def _alter_site(self, j: int, alterations: Sequence[Alteration], strict: bool) -> Iterator[Cell]:
+    def _alter_site(self, j: int, alterations: Sequence[Alteration], strict: bool) -> Iterator[AlteredSite]:
         mine, others = self.test.read_rows(j), self.fit.read_rows(j)
         classes = self.groupings[""].known
-        known = Statistics(others.find_means(classes), classes, others.mean, others.spread)
+        known = FittingStatistics(others.find_means(classes), classes, others.mean, others.spread)
         native = self._measure_native_means(j)
         same = compare_outcomes(self.test.outcome, self.test.outcome, self.seed)
-        yield Cell(j, IDENTITY, math.nan, "", same, *self._measure(
+        yield AlteredSite(j, IDENTITY, math.nan, "", same, *self._measure(
             j, self.test.get_representations(j), native, native), native=True)
         for alteration in alterations:
             for k, strength in enumerate(alteration.strengths):
@@ -167,11 +175,11 @@ class _Grader:
                     if strict and k == 0:
                         raise
                     break
-                yield Cell(j, alteration.name, strength, alteration.of,
-                           compare_outcomes(self.test.run_tail(j, xs), self.test.outcome, self.seed),
-                           *self._measure(j, xs, self._measure_means(j, theirs), native))
+                works = compare_outcomes(self.test.run_tail(j, xs), self.test.outcome, self.seed)
+                yield AlteredSite(j, alteration.name, strength, alteration.of, works,
+                                  *self._measure(j, xs, self._measure_means(j, theirs), native))
 
-    def _shift(self) -> Iterator[Cell]:
+    def _shift(self) -> Iterator[AlteredSite]:
         """Yield the cells of natural inputs at half the severity that breaks the network, at all sites."""
         first = self.test_batches[0].target
         shifts = list_shifts(first, self.setup.task.of_tokens)
@@ -185,7 +193,7 @@ class _Grader:
             fit = PassedExamples(self.setup, [change(b, k) for k, b in enumerate(self.fit_batches)])
             works = compare_outcomes(test.outcome, self.test.outcome, self.seed)
             for j in range(len(self.setup.target.sites)):
-                yield Cell(j, SHIFTED, MILD, kind.name, works, *self._measure(
+                yield AlteredSite(j, SHIFTED, MILD, kind.name, works, *self._measure(
                     j, test.get_representations(j), self._measure_means(j, fit.get_representations(j)),
                     self._measure_native_means(j)))
 
@@ -200,19 +208,12 @@ class _Grader:
     def _measure(self, j: int, xs: Sequence[Tensor], means: dict[str, Tensor],
                  native_means: dict[str, Tensor]) -> tuple[Estimate, dict[str, InformationalResidual]]:
         stitched, native = self.test.pick(j, xs, self.near), self.paired.search.natives[j]
-        found = {}
-        for name, of in self.groupings.items():
-            has = of.places >= 0
-            if not bool(has.any()):
-                missing = make_missing_estimate(_NO_MEANS)
-                found[name] = InformationalResidual(missing, missing)
-                continue
-            found[name] = estimate_informational_residual(
-                stitched[has].flatten(1), native[has].flatten(1), means[name].flatten(1),
-                native_means[name].flatten(1), of.places[has], self.seed)
-        return self.paired.search.measure(j, stitched), found
+        return self.paired.search.measure(j, stitched), {
+            name: estimate_informational_residual(stitched, native, means[name], native_means[name],
+                                                  of.places, self.seed)
+            for name, of in self.groupings.items()}
 
-    def _describe(self, cell: Cell) -> dict[str, Any]:
+    def _describe(self, cell: AlteredSite) -> dict[str, Any]:
         labelled = self.test.outcome.labels is not None
         by = Criterion("relative_accuracy" if labelled else "agreement", self.thresholds.works,
                        self._find_trivial())

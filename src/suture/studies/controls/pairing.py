@@ -32,20 +32,21 @@ class PermutedExamples:
                               "a Dataset or (inputs, labels)")
         expect(n > 1, "at least 2 examples to permute", n)
         generator, partner = torch.Generator().manual_seed(seed), torch.arange(n)
-        for rows in self._group():
+        for rows in self._group(n):
             order = rows[torch.randperm(len(rows), generator=generator)]
             partner[order] = order.roll(1)  # one cycle through all examples of a group
         self._source = Batches(data, size=size, rows=partner)
 
-    def _group(self) -> list[Tensor]:
+    def _group(self, n: int) -> list[Tensor]:
         """Return the numbers of the examples with equal padding; tokens of unequal texts have no partners."""
         found: dict[bytes, list[int]] = {}
         start = 0
         for batch in self._target:
             mask = get_token_mask(batch.target)
+            if mask is None:
+                return [torch.arange(n)]
             for e in range(batch.size):
-                key = b"" if mask is None else mask[e].cpu().numpy().tobytes()
-                found.setdefault(key, []).append(start + e)
+                found.setdefault(mask[e].cpu().numpy().tobytes(), []).append(start + e)
             start += batch.size
         return [torch.tensor(rows) for rows in found.values()]
 

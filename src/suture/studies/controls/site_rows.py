@@ -51,16 +51,14 @@ class SiteRows:
         return (((self.rows - self.mean) * self.weights).square().sum((0, 1)) / self.weights.sum()).sqrt()
 
     def find_means(self, known: Tensor) -> Tensor:
-        """Return the means of the classes `known`, (K, L, C); of padded texts over all positions, (K, 1, C).
-        """
-        found = []
-        for c in known.tolist():
+        """Return the means of the classes `known`, (K, L, C); of texts over all positions, (K, 1, C)."""
+        over = (0,) if self.kept is None and not self.shape.varies else (0, 1)
+        found = self.rows.new_zeros(len(known), *self.rows.shape[len(over):])
+        for k, c in enumerate(known.tolist()):
             mine = self.classes == c
             x, w = self.rows[mine], self.weights[mine]
-            over = (0,) if self.kept is None else (0, 1)
-            total = (x * w).sum(over) / w.sum(over).clamp(min=1)
-            found.append(total if self.kept is None else total[None])
-        return torch.stack(found)
+            found[k] = (x * w).sum(over) / w.sum(over).clamp(min=1)
+        return found if len(over) == 1 else found[:, None]
 
 
 class PassedBatch(NamedTuple):
