@@ -219,7 +219,7 @@ class Accumulators:
         try:
             with (keeper.keep("indices", {"found": found}, "moments") as kept,
                   ThreadPoolExecutor(threads) as pool):
-                kept.fill()
+                kept.fill_unless_changed()
                 # A few cells at a time, because each job holds the moments of its cell.
                 for start in range(len(found), len(cells), 4 * threads):
                     some = cells[start:start + 4 * threads]
