@@ -211,6 +211,7 @@ class Accumulators:
         run one at a time. `progress` is called as ``progress("indices", cells done, cells)``.
         """
         self._pooled.flush()
+        self._nulls.check_labels()
         threads = torch.get_num_threads()
         known, own = ([r for r in self.settings.requests if bool(r.index.user) == users]
                       for users in (False, True))

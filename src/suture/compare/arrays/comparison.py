@@ -17,7 +17,7 @@ from suture.compare.records import Findings, SharedSetup
 from suture.compare.result import build_comparison, take_over
 from suture.compare.settings import Settings
 from suture.data import Batches, MicroBatch
-from suture.indices import Named, Value
+from suture.indices import Named, Value, check_count
 from suture.indices import compare_arrays as compare_matrices
 from suture.representations import PAPER_EXAMPLES, Accumulators, AlignmentError
 from suture.results import Comparison
@@ -116,6 +116,8 @@ def _set_up(given: ArrayOptions) -> ArraySetup:
     reader = open_sides(given.source, given.target, given.kinds, given.labels,
                         settings.accumulator_settings.precision)
     source, target = reader.source, reader.target
+    for name in ("groups", "within"):
+        check_count(getattr(settings, name), len(source.arrays[0]), name)
 
     def read(name: str, most: int | None = None) -> Batches:
         return Batches(reader, name=name, most=most, watched=True)
