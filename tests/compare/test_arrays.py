@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 
 import suture
 from suture import Comparison, SutureError, indices, zoo
+from suture._base.keeping import checkpoints
 from suture.cli import main
 from suture.compare.arrays import sides
 from suture.compare.settings import CompareOptions
@@ -231,6 +232,28 @@ def test_a_folder_keeps_the_result_for_the_same_arrays_alone(tmp_path: Path) -> 
         with pytest.raises(SutureError, match=words):
             run(target, **how)
     assert not any("taken over" in note for note in run(other, restart=True).meta["notes"])
+
+
+def test_what_is_taken_over_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "INTERVAL", 0.0)
+    monkeypatch.setattr(checkpoints, "_SHARE", 0)
+    monkeypatch.setattr(sides, "_ROWS_AT_ONCE", 7)
+    seen: list[str] = []
+
+    def run(stop: bool = False) -> None:
+        def progress(stage: str, done: int, total: int | None) -> None:
+            seen.append(stage)
+            if stop and done == 3:
+                raise KeyboardInterrupt
+
+        suture.compare_arrays(A, B, "cka", save_to=tmp_path, progress=progress)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop=True)
+    run()
+    assert seen.count("went on from a checkpoint of moments") == 1
+    run()
+    assert [s.partition(" (")[0] for s in seen].count("taken over: moments") == 1
 
 
 def test_whole_numbers_are_names_and_texts_of_other_lengths_are_other_texts() -> None:

@@ -182,6 +182,27 @@ def test_data_that_come_otherwise_start_the_pass_anew_and_say_so(tmp_path: Path)
     assert made.meta["n_fit"] == 24
 
 
+@pytest.mark.parametrize(("stage", "at", "changed"),
+                         [("indices", 4, 0), ("intervals", 2, 0), ("natural range", 2, 1)])
+def test_what_was_made_from_data_that_have_changed_starts_anew(
+        stage: str, at: int, changed: int, tmp_path: Path) -> None:
+    def run(folder: Path | None, images: list[torch.Tensor], progress: Any = None) -> Comparison:
+        fit, test = ((x, tiny.labels(len(x))) for x in images)
+        return suture.compare(tiny.network(), tiny.other(), fit, test, methods=["dm"], indices=["cka"],
+                              ood="mahalanobis", jackknife=5, device="cpu", save_to=folder, progress=progress)
+
+    old = [tiny.images(24), tiny.images(16, seed=1)]
+    new = [x.clone() for x in old]
+    new[changed][10:] = tiny.images(len(new[changed]) - 10, seed=7)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, old, send(signal.SIGINT, stage, at))
+    assert (tmp_path / f"checkpoint-{stage.replace(' ', '-')}.safetensors").exists()
+    seen: list[str] = []
+    made = run(tmp_path, new, lambda now, done, total: seen.append(now))
+    assert f"started {stage} anew: the data did not come as they did before" in seen
+    assert_same_numbers(made, run(None, new))
+
+
 def test_checkpoints_of_another_run_are_refused_and_restart_removes_them(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         compare(tmp_path, progress=send(signal.SIGINT), **SHORT)

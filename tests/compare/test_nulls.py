@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,34 @@ def test_labels_that_cannot_be_those_of_the_examples_are_refused(option: str, gi
         suture.compare(_make_network(4), _make_network(6), loader, sites=["1"], methods=(),
                        indices="cka@within", **{option: labels})  # type: ignore[arg-type]
     assert "\n" not in str(error.value)
+
+
+class Stream:
+    """Batches of unknown number."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(zip(MAPS["map"].split(16), torch.from_numpy(CLASSES).split(16), strict=True))
+
+
+@pytest.mark.parametrize("option", ["groups", "within"])
+@pytest.mark.parametrize("count", [N - 1, N + 1])
+def test_labels_are_as_many_as_the_examples_of_a_stream_and_of_arrays(option: str, count: int) -> None:
+    given: Any = {option: np.arange(count) % 4, "indices": ["cka@within", "cka@pool"]}
+    with pytest.raises(SutureError, match=rf"{option} with one label .*, got {count}"):
+        suture.compare(_make_network(4), _make_network(6), Stream(), sites=["1"], methods=(), **given)
+    with pytest.raises(SutureError, match=f"{option} with one label for each of {N} examples, got {count}"):
+        suture.compare_arrays(MAPS, OTHERS, **given)
+
+
+def test_of_labels_for_all_data_the_first_examples_have_the_first_ones() -> None:
+    first, groups = 20, np.arange(N) // 2
+    how: Any = {"sites": ["1", "3"], "methods": (), "indices": ["cka@within", "cka@pool"], "nulls": 9,
+                "sample": 12}
+    labels = torch.from_numpy(CLASSES)
+    cut = suture.compare(_make_network(4), _make_network(6), (MAPS["map"], labels), examples=first,
+                         groups=groups, within=CLASSES, **how)
+    alone = suture.compare(_make_network(4), _make_network(6), (MAPS["map"][:first], labels[:first]),
+                           groups=groups[:first], within=CLASSES[:first], **how)
+    assert (alone.matrix("cka@within", "n") == 12).all(axis=None)
+    assert cut.table.equals(alone.table)
+    assert cut.null("cka@pool").equals(alone.null("cka@pool"))

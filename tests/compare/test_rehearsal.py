@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 import suture
 from suture.compare import make_ready
 from suture.compare.records import Evaluation
-from suture.compare.rehearsal.timing import _repeat_examples, measure_step
+from suture.compare.rehearsal.timing import Cost, _repeat_examples, measure_step
 from suture.stitching import Task
 from tests.support import tiny
 from tests.support.interruptions import assert_same_numbers
@@ -75,3 +76,27 @@ def test_a_step_counts_every_layer() -> None:
     layers = [setup.make_layer((0, 0)).init_random(0) for _ in range(3)]
     assert 0 < measure_step(layers[:1]) < 1
     assert measure_step([]) == 0
+
+
+@pytest.mark.parametrize("option", ["groups", "within"])
+def test_labels_of_few_examples_are_estimated_as_they_are_run(option: str) -> None:
+    given: dict[str, Any] = {"methods": (), "indices": ["cka@within", "cka@pool"], "nulls": 9,
+                             "device": "cpu", option: np.arange(10) // 2}
+    ready = make_ready(tiny.network(), tiny.other(), (tiny.images(10), tiny.labels(10)), **given)
+    assert ready.estimate().state == ready.setup.make_accumulators().nbytes_planned
+    assert ready.run().meta["n_fit"] == 10
+
+
+@pytest.mark.parametrize("methods", [["dm"], ["tlm"], ["dm", "tlm"]])
+def test_the_first_method_has_the_time_of_the_natural_range(methods: list[str],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(work: Callable[[int], object], tried: int, *given: object) -> Cost:
+        work(tried)
+        return Cost(0.0, 1.0)
+
+    monkeypatch.setattr(REHEARSAL, "measure_cost", measure)
+    monkeypatch.setattr(REHEARSAL, "count_shifted_examples", lambda *given: 10**9)
+    given = GIVEN | {"methods": methods, "ood": suture.OOD(())}
+    seconds = suture.dry_run(tiny.network(), None, *tiny.data(), **given).seconds
+    long = [name for name, s in seconds.items() if s is not None and s > 1e8]
+    assert long == methods[:1]

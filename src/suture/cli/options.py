@@ -97,7 +97,8 @@ RECIPE = list_parameters(TaskRecipe, leave_out=("seed",), rename=RECIPE_NAMES, g
 DETECTORS = [*list_parameters(OOD, only=("auxiliary", "unseen")),
              *list_parameters(OOD, only=("store",), prefix="detector_"),
              *list_parameters(EnergyRecipe, only=("epochs", "body"), prefix="detector_")]
-COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names"))
+COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names",
+                                                  "groups", "within"))
 REPORT = list_parameters(ReportOptions)
 RESTART = list_parameters(CompareOptions, only=("restart",))
 STITCH_RESTART = list_parameters(StitchOptions, only=("restart",))

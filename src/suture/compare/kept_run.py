@@ -93,8 +93,7 @@ class KeptRun:
         if self.restart:
             self._keeper.remove_all()
             give_up_result(self.folder)
-        made: S = replace(setup, keeper=self._keeper)  # type: ignore[type-var]  # a dataclass
-        return made
+        return replace(setup, keeper=self._keeper)
 
     def save(self, result: Comparison, stage: str) -> None:
         """Save a result after a stage, and remove the checkpoints of this stage."""

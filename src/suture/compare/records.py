@@ -12,7 +12,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from suture._base import Keeper, check_free_memory
+from suture._base import NO_KEEPER, Keeper, check_free_memory
 from suture.compare.key import Key
 from suture.data import Batches, MicroBatch
 from suture.indices import SiteStatistics
@@ -60,6 +60,7 @@ class CollectedData(Protocol):
         """Data whose passes keep digests of what they see, by name."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class SharedSetup:
     """The part of its setup that a comparison of networks shares with one of arrays.
 
@@ -79,7 +80,7 @@ class SharedSetup:
     names: tuple[str, str]
     key: Key
     pieces: MicroBatch
-    keeper: Keeper
+    keeper: Keeper = NO_KEEPER
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
 
 def assemble(setup: Setup, found: Findings) -> Comparison:
     """Return the comparison so far."""
-    settings, source, target = setup.settings, setup.source, setup.target
+    settings = setup.settings
     chance = describe_counts(found.counts, setup.task.of_tokens)
     meta: dict[str, Any] = {
         "settings": settings.as_record(setup.data.held_out), "n_test": found.counts.get("n_test"),
@@ -66,16 +66,14 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     meta |= {name: value for name, value in (("chance", chance), ("warning", setup.warning)) if value}
     if found.ood:
         meta["ood"] = dict(found.ood)
-    same = setup.self_stitching
-    return build_comparison(setup, found, list_standing_notes(setup, chance), meta, same,
-                            same or (source.sites == target.sites and source.shapes == target.shapes))
+    return build_comparison(setup, found, list_standing_notes(setup, chance), meta, setup.self_stitching)
 
 
 def build_comparison(setup: SharedSetup, found: Findings, standing: Iterable[str], special: Mapping[str, Any],
-                     same: bool, alike: bool) -> Comparison:
+                     same: bool) -> Comparison:
     """Return the comparison of networks or arrays, with the meta that both have and what is `special`.
 
-    `same` and `alike` say that the two sides are one, and that sites of one name are the same layer.
+    `same` says that the two sides are one.
     """
     import pandas as pd
 
@@ -97,6 +95,7 @@ def build_comparison(setup: SharedSetup, found: Findings, standing: Iterable[str
     if own:
         meta["own_measures"] = [{"name": m.name, "label": m.label, "about": m.about, "low": m.low,
                                  "high": m.high, "larger": m.larger_is_more_similar} for m in own]
+    alike = same or (source.sites == target.sites and source.shapes == target.shapes)
     return Comparison(*setup.names, tuple(map(str, source.sites)), tuple(map(str, target.sites)), same, alike,
                       table, dict(found.arrays), meta)
 
@@ -117,7 +116,7 @@ def take_over(previous: Comparison, setup: SharedSetup, standing: Iterable[str])
     """Return the findings of an earlier result of the same comparison, with a note that says so.
 
     Data are read once more, to see that they are those of the earlier result. Findings on data that come
-    otherwise in every pass are left out, with another note.
+    otherwise in every pass are left out, with another note. The progress function is told the note.
 
     Args:
         standing: notes that follow from the setup alone, which the new result has anyway.
@@ -125,6 +124,13 @@ def take_over(previous: Comparison, setup: SharedSetup, standing: Iterable[str])
     Raises:
         SutureError: the earlier result is of another comparison; it names what differs.
     """
+    found, progress = _find_again(previous, setup, standing), setup.settings.progress
+    for note in found.reuse if progress is not None else ():
+        progress(note, 1, 1)
+    return found
+
+
+def _find_again(previous: Comparison, setup: SharedSetup, standing: Iterable[str]) -> Findings:
     meta, stages = previous.meta, ", ".join(previous.meta.get("stages", []))
     old: Any = meta.get("made_from")
     _refuse(explain_difference(old, setup.key))

@@ -74,9 +74,6 @@ class _Run:
         self.found = (Findings() if previous is None
                       else take_over(previous, setup,
                                      list_standing_notes(setup, previous.meta.get("chance") or {})))
-        if setup.settings.progress is not None:
-            for note in self.found.reuse:
-                setup.settings.progress(note, 1, 1)
         self.unfinished = [s for s in ("moments", *setup.settings.method_names) if s not in self.found.stages]
 
     def run_stage(self, stage: str) -> None:

@@ -174,8 +174,9 @@ class Settings(NullOptions, FitSettings):
     @property
     def accumulator_settings(self) -> AccumulatorSettings:
         return AccumulatorSettings(self.requests, self.jackknife, self.folds, self.sample, self.seed,
-                                   getattr(torch, self.precision), bool(self.method_names),
-                                   **self.null_settings)
+                                   getattr(torch, self.precision), bool(self.method_names), self.nulls,
+                                   *(None if labels is None else labels[:self.examples]
+                                     for labels in (self.groups, self.within)))
 
     def resolve_output(self, target: nn.Module, batch: Batch,
                        more: Callable[[], Iterable[Batch]]) -> ScoredOutput | None:

@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from suture._base import NO_KEEPER, Keeper, SutureError, expect, summarise_error
+from suture._base import SutureError, expect, summarise_error
 from suture.compare.key import (
-    Key,
     describe_network,
     describe_preparation,
     hash_trained_network,
@@ -54,16 +53,13 @@ OTHER_ORDER = ("the test data came in another order than in the pass before, or 
                "cells could not be compared in pairs; give a test loader with shuffle=False")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup(SharedSetup):
-    """The input of all stages of one comparison.
+    """The input of all stages of one comparison (`SharedSetup`), with the resolved task.
 
     Attributes:
-        settings: settings, with the resolved task.
         source, target: the networks at their sites; the same object if one pass serves both.
-        names, fingerprints: of the two networks.
-        key: all that decides the numbers (`suture.compare.key`).
-        pieces: examples per pass of a network, for all passes without gradients.
+        fingerprints: of the two networks.
         detection: out-of-distribution detectors; None without them.
         unfit: cells whose positions cannot be aligned or whose widths do not allow the family, with the
             reason.
@@ -71,24 +67,18 @@ class Setup(SharedSetup):
         one_network: True if the target is the source network itself or its equal copy.
         self_stitching: True if it is the source network itself, on the same inputs.
         warning: sentence on labels that the target network cannot predict; usually empty.
-        keeper: keeps the state of long passes (`suture.compare.kept_run`).
     """
 
-    settings: Settings
     source: SitedNetwork
     target: SitedNetwork
     data: OpenedData
-    names: tuple[str, str]
     fingerprints: tuple[str, str]
-    key: Key
-    pieces: MicroBatch
     detection: Detection | None
     unfit: Mapping[Cell, str]
     scored: ScoredOutput | None
     one_network: bool
     self_stitching: bool
     warning: str = ""
-    keeper: Keeper = NO_KEEPER
 
     @property
     def micro_batch(self) -> int:
@@ -145,10 +135,11 @@ def set_up(given: CompareOptions) -> Setup:
         detection = Detection(settings.detection, b, device, pieces, settings.seed,
                               hash_trained_network(key, settings.forward), given.data)
     names = settings.names or _choose_names(source, target)
-    made = Setup(settings, a, b, opened, (names[0], names[1]), prints, key, pieces, detection,
-                 _find_unfit(a, b, settings), scored,
-                 target is source or (prints[0] == prints[1] and type(source) is type(target)),
-                 target is source and first.source is first.target)
+    made = Setup(
+        settings=settings, source=a, target=b, data=opened, names=(names[0], names[1]), key=key,
+        pieces=pieces, fingerprints=prints, detection=detection, unfit=_find_unfit(a, b, settings),
+        scored=scored, self_stitching=target is source and first.source is first.target,
+        one_network=target is source or (prints[0] == prints[1] and type(source) is type(target)))
     made.check_memory("give fewer sites, jackknife=0, or indices of one alignment at a time")
     if settings.method_names:
         _look_ahead(made, first)

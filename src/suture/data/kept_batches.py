@@ -22,6 +22,7 @@ def go_on(batches: Batches, kept: KeptPass) -> Iterator[tuple[int, Batch]]:
     marks = _Marks(batches, kept)
     if kept.finished and batches.seen is not None and kept.mark == _as_mark(batches.seen):
         kept.fill()
+        kept.note_data(kept.mark)
         return
     first = kept.before
     if first and not marks.skip(first):

@@ -33,6 +33,7 @@ from suture.indices.matrices import ArraySource as ArraySource
 from suture.indices.matrices import compare_arrays as compare_arrays
 from suture.indices.matrices import open_array_file as open_array_file
 from suture.indices.nulls.labels import Labels as Labels
+from suture.indices.nulls.labels import check_count as check_count
 from suture.indices.nulls.labels import number_labels as number_labels
 from suture.indices.nulls.permutation import NullSource as NullSource
 from suture.indices.nulls.permutation import PermutedRows as PermutedRows

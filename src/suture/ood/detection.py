@@ -227,7 +227,7 @@ class Detection:
     def _score_auxiliary(self, use: str, inputs: Any, keeper: Keeper = NO_KEEPER) -> ScoreCollector:
         scoring, pieces = self.make_collector(), MicroBatch.of(self.micro_batch)
         with keeper.keep(f"{use} data", scoring.get_state()) as kept:
-            kept.fill()
+            kept.fill_unless_changed()
             for k, part in enumerate(cut_batch(Batch(inputs, inputs, None), _AUXILIARY_STEP)):
                 if k >= kept.before:
                     for _ in pieces.map(part, self.device,

@@ -211,6 +211,7 @@ class Accumulators:
         run one at a time. `progress` is called as ``progress("indices", cells done, cells)``.
         """
         self._pooled.flush()
+        self._nulls.check_labels()
         threads = torch.get_num_threads()
         known, own = ([r for r in self.settings.requests if bool(r.index.user) == users]
                       for users in (False, True))
@@ -219,7 +220,7 @@ class Accumulators:
         try:
             with (keeper.keep("indices", {"found": found}, "moments") as kept,
                   ThreadPoolExecutor(threads) as pool):
-                kept.fill()
+                kept.fill_unless_changed()
                 # A few cells at a time, because each job holds the moments of its cell.
                 for start in range(len(found), len(cells), 4 * threads):
                     some = cells[start:start + 4 * threads]

@@ -112,7 +112,7 @@ class CellIntervals:
         blocks = self._accumulators.settings.blocks
         state = {"left": {key: jackknife.state for key, jackknife in self._jackknives.items()}}
         with keeper.keep("intervals", state, "moments") as kept:
-            kept.fill()
+            kept.fill_unless_changed()
             for number in range(kept.before, blocks):
                 for left in self._left.values():
                     left.select(number)

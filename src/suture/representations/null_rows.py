@@ -17,6 +17,7 @@ from suture.indices import (
     NullSource,
     PermutedRows,
     Request,
+    check_count,
     keep_rows,
     number_labels,
     prepare_within,
@@ -94,6 +95,11 @@ class NullRows:
                    else torch.from_numpy(found[self._seen:self._seen + count]))
             self._labels.append(now)
         self._seen += count
+
+    def check_labels(self) -> None:
+        """Check after the pass that the user has given no more labels than examples."""
+        for name in ("groups", "within"):
+            check_count(getattr(self._settings, name), self._seen, name)
 
     def drop_labels(self, kept: Tensor) -> None:
         """Leave out examples of the last batch that are all padding."""

@@ -59,6 +59,7 @@ class Keeper:
 
     Attributes:
         notes: sentences on what was taken over.
+        seen: digests of the data that the passes of this run have read to their ends, by name of the pass.
     """
 
     def __init__(self, folder: Path | None = None, key: Any = None, device: torch.device | str = "cpu",
@@ -66,6 +67,7 @@ class Keeper:
         self.folder, self.device, self._ends, self._restart = folder, torch.device(device), names, restart
         self._key = "" if folder is None else hash_parts({"key": key, "device": str(device)})
         self.notes: list[str] = []
+        self.seen: dict[str, str] = {}
         self._saved, self._took = time.monotonic(), 0.0
         self._stages: dict[str, set[Path]] = {}
         self._names: list[str] = []
@@ -184,6 +186,7 @@ class KeptPass:
         position = {} if self._file is None else self._file.about["position"]
         self.before, self.mark = int(position.get("steps", 0)), str(position.get("mark", ""))
         self.finished = bool(position.get("finished"))
+        self._seen: dict[str, str] = position.get("seen", {})
 
     def fill(self) -> bool:
         """Fill the state from the checkpoint; return False if there is none."""
@@ -197,6 +200,16 @@ class KeptPass:
         self._file = None
         self.keeper.notes.append(f"went on from a checkpoint of {self.name}")
         return True
+
+    def fill_unless_changed(self) -> None:
+        """Fill the state of a pass that reads no data itself.
+
+        It starts anew if an earlier pass of this run has read other data than before the checkpoint.
+        """
+        now = {} if self.keeper is None else self.keeper.seen
+        if any(now.get(name, mark) != mark for name, mark in self._seen.items()):
+            self.discard("the data did not come as they did before")
+        self.fill()
 
     def discard(self, why: str) -> None:
         """Start the pass anew, with a note that says why."""
@@ -225,9 +238,15 @@ class KeptPass:
         """
         self._keep(steps, mark, lambda keeper: now or keeper.is_due())
 
+    def note_data(self, mark: str) -> None:
+        """Note the digest of all data of the pass, which later passes depend on."""
+        if self.keeper is not None and mark:
+            self.keeper.seen[self.name] = mark
+
     def finish(self, steps: int, mark: Callable[[], str] = str) -> None:
         """Say that the pass is done; its end is written if it took long."""
         self.finished = True
+        self.note_data(mark())
         self._keep(steps, mark, Keeper.is_long)
 
     def _keep(self, steps: int, mark: Callable[[], str], is_time: Callable[[Keeper], bool]) -> None:
@@ -238,6 +257,7 @@ class KeptPass:
             return
         if self._shorten is not None:
             self._shorten()
-        self.keeper.save(self.name, self.state, {"steps": steps, "mark": mark(), "finished": self.finished})
+        self.keeper.save(self.name, self.state, {"steps": steps, "mark": mark(), "finished": self.finished,
+                                                 "seen": dict(self.keeper.seen)})
         if interruption is not None:
             raise interruption

@@ -6,18 +6,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
-from suture._base import NO_KEEPER, Keeper, SutureError, get_time, report_out_of_memory, takes
+from suture._base import SutureError, get_time, report_out_of_memory, takes
 from suture.compare.arrays.options import ArrayOptions, select_settings
 from suture.compare.arrays.sides import ArrayReader, ArraySide, open_sides
 from suture.compare.fitting.index_rows import describe_indices
 from suture.compare.fitting.moments import collect_moments, compute_published
-from suture.compare.kept_run import open_kept_run
-from suture.compare.key import Key, make_key
+from suture.compare.kept_run import open_kept_run, report_checkpoints
+from suture.compare.key import make_key
 from suture.compare.records import Findings, SharedSetup
 from suture.compare.result import build_comparison, take_over
-from suture.compare.settings import Settings
 from suture.data import Batches, MicroBatch
-from suture.indices import Named, Value
+from suture.indices import Named, Value, check_count
 from suture.indices import compare_arrays as compare_matrices
 from suture.representations import PAPER_EXAMPLES, Accumulators, AlignmentError
 from suture.results import Comparison
@@ -38,20 +37,15 @@ class ArrayData:
         return {"arrays": self.fit} | ({} if self.paper is None else {"first arrays": self.paper})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ArraySetup(SharedSetup):
     """The input of a comparison of arrays; `notes` follow from it alone."""
 
-    settings: Settings
     source: ArraySide
     target: ArraySide
     data: ArrayData
-    names: tuple[str, str]
-    key: Key
-    pieces: MicroBatch
     reader: ArrayReader
     notes: Sequence[str]
-    keeper: Keeper = NO_KEEPER
 
 
 @overload
@@ -105,6 +99,7 @@ def _compare_named(given: ArrayOptions) -> Comparison:
             with report_out_of_memory("the pass over the arrays", "give fewer arrays, indices of one "
                                       "alignment at a time, or another device"):
                 found = found.add(_measure(setup))
+            report_checkpoints(setup)
         result = _assemble(setup, found)
         kept.save(result, STAGE)
         kept.end()
@@ -116,6 +111,8 @@ def _set_up(given: ArrayOptions) -> ArraySetup:
     reader = open_sides(given.source, given.target, given.kinds, given.labels,
                         settings.accumulator_settings.precision)
     source, target = reader.source, reader.target
+    for name in ("groups", "within"):
+        check_count(getattr(settings, name), len(source.arrays[0]), name)
 
     def read(name: str, most: int | None = None) -> Batches:
         return Batches(reader, name=name, most=most, watched=True)
@@ -127,8 +124,8 @@ def _set_up(given: ArrayOptions) -> ArraySetup:
     key = make_key(select_settings(settings.as_key()) | {"of": "arrays"}
                    | {f"{side}.arrays": text for side, text in about.items()}, {}, {}, {"inputs": ""})
     names = settings.names or (("arrays", "arrays") if target is source else ("source", "target"))
-    made = ArraySetup(settings, source, target, data, (names[0], names[1]), key, MicroBatch(reader.rows),
-                      reader, list(_list_notes(reader)))
+    made = ArraySetup(settings=settings, source=source, target=target, data=data, names=(names[0], names[1]),
+                      key=key, pieces=MicroBatch(reader.rows), reader=reader, notes=_list_notes(reader))
     try:
         made.check_memory("write indices='cka@flatten' for wide arrays, give fewer, or jackknife=0")
     except AlignmentError as e:
@@ -161,7 +158,6 @@ def _collect(setup: ArraySetup) -> Accumulators:
 
 
 def _assemble(setup: ArraySetup, found: Findings) -> Comparison:
-    same = setup.source is setup.target
-    alike = same or (setup.source.sites == setup.target.sites and setup.source.shapes == setup.target.shapes)
     special = {"settings": select_settings(setup.settings.as_record(False)), "excluded": []}
-    return build_comparison(setup, found, [*setup.notes, *setup.pieces.notes], special, same, alike)
+    return build_comparison(setup, found, [*setup.notes, *setup.pieces.notes], special,
+                            setup.source is setup.target)

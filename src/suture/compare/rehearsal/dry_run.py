@@ -137,13 +137,15 @@ class _Rehearsal:
         tried = choose_tried([self.n_fit, self.n_test], setup.micro_batch)
         batch = move_batch(next(iter(data.fit)), self.device)
         self._batch = next(iter(cut_batch(batch, tried)))
-        self._accumulators = setup.make_accumulators()
+        # Without labels of examples, because the few examples pass again and again.
+        free = replace(setup, settings=replace(setup.settings, groups=None, within=None))
+        self._accumulators = free.make_accumulators()
 
     def describe(self) -> DryRun:
         """Return sites, memory and time."""
         setup = self.setup
         return DryRun(setup.names, setup.source.infos, setup.target.infos, (self.n_fit, self.n_test),
-                      setup.micro_batch, self._accumulators.nbytes_planned, self._predict(),
+                      setup.micro_batch, setup.make_accumulators().nbytes_planned, self._predict(),
                       str(self.device), setup.warning, () if setup.scored is None else setup.scored.notes)
 
     def _predict(self) -> dict[str, float | None]:
@@ -157,15 +159,15 @@ class _Rehearsal:
         seconds |= predict_intervals(setup, self._accumulators)
         if settings.method_names:
             seconds |= dict.fromkeys(settings.method_names, self._predict_testing())
+        if "tlm" in settings.method_names:
+            seconds["tlm"] = _add(self._predict_training(),
+                                  *[self._predict_testing()] * settings.recipe.seeds)
         first = next(iter(settings.method_names), None)
         if first and settings.detection is not None:
             shifted = count_shifted_examples(self._batch.target, setup.task.of_tokens,
                                              settings.detection.shifts,
                                              min(settings.detection.range_examples, self.n_test or 0))
             seconds[first] = _add(seconds[first], shifted * passing.each_example)
-        if "tlm" in settings.method_names:
-            seconds["tlm"] = _add(self._predict_training(),
-                                  *[self._predict_testing()] * settings.recipe.seeds)
         return seconds
 
     def _measure(self, work: Callable[[Batch], Any], least: int = 1) -> Cost:

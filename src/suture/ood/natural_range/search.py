@@ -93,7 +93,7 @@ class RangeSearch:
         built_in = list_shifts(self._together[0].target, self.task.of_tokens)
         shifts, records = {**built_in, **own}, list[dict[str, Any]]()
         with keeper.keep("natural range", {"kinds": records}) as kept:
-            kept.fill()
+            kept.fill_unless_changed()
             for k, (name, shift) in enumerate(shifts.items()):
                 if k >= kept.before:
                     records.append(self._find_kind(name, shift).as_record())
