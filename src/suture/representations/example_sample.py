@@ -59,10 +59,10 @@ class ExampleSample:
         return self._most * self._example_bytes
 
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks, mask_y: Masks) -> None:
-        """Draw from one batch."""
+        """Draw from one batch. Copies are kept: a part of the batch would hold all of it in memory."""
         for row, slot in zip(*(part.tolist() for part in self._sample.offer(len(xs[0]))), strict=True):
             one = slice(row, row + 1)
-            sides = [[x[one].to(self._precision).detach().cpu() for x in of]
+            sides = [[x[one].detach().to("cpu", self._precision, copy=True) for x in of]
                      for of in ((xs,) if self._same else (xs, ys))]
             masks = [_copy_mask(m, one) for m in (mask_x, mask_y)]
             self._kept[slot] = _Example(sides[0], sides[-1], masks[0], masks[1])
