@@ -85,7 +85,7 @@ class ExampleSample:
         if not exchange.blocks:
             return "no two of the kept examples have the same unpadded positions"
         return PermutedRows(x[order], y[order], exchange, "examples" if groups is None else "groups",
-                        self._alignments[i, j].independent_share, self._precision)
+                        self._alignments[i, j].independent_share, self._precision, examples=blocks)
 
     def _align(self, i: int, j: int, slots: list[int]) -> list[tuple[Tensor, ...]]:
         """Return rows of both sides, with the slot and the place of each, of examples of one size."""

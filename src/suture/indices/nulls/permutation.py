@@ -23,6 +23,7 @@ from suture.numbers import (
     DrawnNull,
     Exchange,
     Floats,
+    Ints,
     MomentBlock,
     Moments,
     NumericalError,
@@ -48,6 +49,7 @@ class PermutedRows:
         precision: dtype in which the rows were computed.
         sample: the same rows for indices of rows, if they were made before.
         classes: the rows with their classes, if x and y are about class means.
+        examples: number (n,) of the example of each row, whose rows are in one fold; None if each is a row.
     """
 
     x: Tensor
@@ -58,6 +60,7 @@ class PermutedRows:
     precision: torch.dtype = torch.float64
     sample: Sample | None = None
     classes: ClassedRows | None = None
+    examples: Ints | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,6 +193,9 @@ class _Shuffled:
             own = any(needs - {Needs.MOMENTS, Needs.BLOCKS})
             self._plain = _Crossed(self._x, self._y, kept.precision, own)
             self._pair = Pair.of_block(MomentBlock.of(self._x, self._y, units=Needs.UNITS in needs))
+            examples = kept.exchange.rows if kept.examples is None else kept.examples[kept.exchange.rows]
+            numbers = np.unique(examples, return_inverse=True)[1] % FOLDS
+            self._folds = [torch.from_numpy(np.flatnonzero(numbers == k)) for k in np.unique(numbers)]
             if Needs.UNITS in needs:
                 x, y = standardise_rows(self._x), standardise_rows(self._y)
                 self._standard = _Crossed(x, y, kept.precision, True)
@@ -210,8 +216,7 @@ class _Shuffled:
         blocks: Sequence[MomentBlock] = ()
         if Needs.BLOCKS in self._needs:
             y = self._y[order]
-            blocks = [MomentBlock(Moments.of(self._x[k::FOLDS], y[k::FOLDS])) for k in range(FOLDS)
-                      if k < len(y)]
+            blocks = [MomentBlock(Moments.of(self._x[fold], y[fold])) for fold in self._folds]
         standard = self._standard.reorder(order) if Needs.UNITS in self._needs else None
         return replace(self._pair, moments=self._plain.reorder(order), standard=standard,
                        blocks=tuple(blocks), share=self._kept.share, spectra=self._spectra)
