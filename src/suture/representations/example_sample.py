@@ -70,7 +70,8 @@ class ExampleSample:
     def keep_rows(self, i: int, j: int, get_groups: Callable[[Ints], Ints | None]) -> PermutedRows | str:
         """Return the rows of a cell, or the reason why there are none.
 
-        Tokens of a text are numbered without its padding. An example changes places with those of the same unpadded positions.
+        An example changes places with those of the same unpadded positions. Tokens of texts are numbered
+        without their padding.
         """
         found: dict[object, list[int]] = {}
         for slot in sorted(self._kept):
