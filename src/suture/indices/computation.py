@@ -145,7 +145,7 @@ def _as_tensor(name: str, given: Any) -> Tensor:
 
 
 class _PairedSample:
-    """Rows of both matrices that a sample of the stream keeps, by slot."""
+    """Rows of both matrices that a sample of the stream keeps, by slot, on the CPU as their labels."""
 
     def __init__(self, sample: Reservoir | ChosenRows) -> None:
         self.sample = sample
@@ -153,7 +153,7 @@ class _PairedSample:
 
     def update(self, x: Tensor, y: Tensor) -> None:
         for row, slot in zip(*(part.tolist() for part in self.sample.offer(len(x))), strict=True):
-            self._rows[slot] = x[row].clone(), y[row].clone()
+            self._rows[slot] = x[row].to("cpu", copy=True), y[row].to("cpu", copy=True)
 
     @property
     def matrices(self) -> tuple[Tensor, Tensor]:
@@ -172,7 +172,6 @@ class Streaming:
     def __init__(self, names: Names = "default", *, jackknife: Whole = 0, sample: Count = SAMPLE_ROWS,
                  seed: Seed = 0, nulls: Draws = 0, groups: Labels = None, within: Labels = None) -> None:
         self.requests = chosen(names)
-        expect(nulls >= 0, "a number of permutations as nulls", nulls, "write nulls=200")
         for r in self.requests:
             expect(r.alignment in (STITCH, WITHIN, "flatten"), "indices of two matrices as they are",
                    f"{r.name!r}", f"write {r.index.name!r}")

@@ -252,6 +252,12 @@ class Alignment:
         return not self.target.varies and sum(math.prod(p.resizing.target) for p in self.parts) == 1
 
     @property
+    def has_pooled_rows(self) -> bool:
+        """True if each example is one row, the mean of its positions; a resized grid of one position is not.
+        """
+        return self.has_example_rows and all(math.prod(p.resizing.source) == 1 for p in self.parts)
+
+    @property
     def independent_share(self) -> float:
         """Share of the rows that are independent: upsampling adds rows, but no information."""
         if self.target.varies:

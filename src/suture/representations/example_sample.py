@@ -48,21 +48,21 @@ class ExampleSample:
         sites = [s for side in shapes[:2 - same] for s in side]
         self._example_bytes = settings.precision.itemsize * sum(s.width * max(1, s.rows) for s in sites)
         longest = max(max(1, s.rows) for s in sites)
-        self._most = max(1, min(settings.sample, max(LEAST_KEPT, MOST_ROWS // longest),
-                                MOST_BYTES // self._example_bytes))
-        self._sample = choose(self._most) or Reservoir(self._most, settings.seed)
+        most = max(1, min(settings.sample, max(LEAST_KEPT, MOST_ROWS // longest),
+                          MOST_BYTES // self._example_bytes))
+        self._sample = choose(most) or Reservoir(most, settings.seed)
         self._kept: dict[int, _Example] = {}
 
     @property
     def nbytes_planned(self) -> int:
         """Number of bytes that will be needed, for texts as long as in the dry run."""
-        return self._most * self._example_bytes
+        return self._sample.most * self._example_bytes
 
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks, mask_y: Masks) -> None:
-        """Draw from one batch."""
+        """Draw from one batch. Copies are kept: a part of the batch would hold all of it in memory."""
         for row, slot in zip(*(part.tolist() for part in self._sample.offer(len(xs[0]))), strict=True):
             one = slice(row, row + 1)
-            sides = [[x[one].to(self._precision).detach().cpu() for x in of]
+            sides = [[x[one].detach().to("cpu", self._precision, copy=True) for x in of]
                      for of in ((xs,) if self._same else (xs, ys))]
             masks = [_copy_mask(m, one) for m in (mask_x, mask_y)]
             self._kept[slot] = _Example(sides[0], sides[-1], masks[0], masks[1])
@@ -70,7 +70,8 @@ class ExampleSample:
     def keep_rows(self, i: int, j: int, get_groups: Callable[[Ints], Ints | None]) -> PermutedRows | str:
         """Return the rows of a cell, or the reason why there are none.
 
-        An example changes places with those of the same unpadded positions.
+        An example changes places with those of the same unpadded positions. Tokens of texts are numbered
+        without their padding.
         """
         found: dict[object, list[int]] = {}
         for slot in sorted(self._kept):
@@ -85,7 +86,7 @@ class ExampleSample:
         if not exchange.blocks:
             return "no two of the kept examples have the same unpadded positions"
         return PermutedRows(x[order], y[order], exchange, "examples" if groups is None else "groups",
-                        self._alignments[i, j].independent_share, self._precision)
+                        self._alignments[i, j].independent_share, self._precision, examples=blocks)
 
     def _align(self, i: int, j: int, slots: list[int]) -> list[tuple[Tensor, ...]]:
         """Return rows of both sides, with the slot and the place of each, of examples of one size."""
@@ -99,6 +100,8 @@ class ExampleSample:
             source = p.resizing.resize_grid(to_grid(x, a.source, p.source, masks[0])).flatten(1, -2)
             target = to_grid(y, a.target, p.target, masks[1]).flatten(1, -2)
             example, place = rows.nonzero(as_tuple=True)
+            if a.target.varies:  # padding on the left moves the words of a text
+                place = rows.cumsum(1)[rows] - 1
             found.append((source[rows], target[rows], torch.tensor(slots)[example],
                           place + number * 2**32))
         return found

@@ -51,10 +51,9 @@ class NullRows:
                  shared: RowSample | None, *, same: bool) -> None:
         self._settings, self._alignments, self._shared = settings, stitched, None
         asked = {a: bool(settings.select_requests(a)) for a in (STITCH, "pool", WITHIN)}
-        several = any(not a.has_example_rows for a in stitched.values())
-        single = any(a.has_example_rows for a in stitched.values())
+        pooled_rows = [a.has_pooled_rows for a in stitched.values()]
         draws = settings.nulls > 0
-        self.pools = asked[WITHIN] or (draws and (asked["pool"] or (asked[STITCH] and single)))
+        self.pools = asked[WITHIN] or (draws and (asked["pool"] or (asked[STITCH] and any(pooled_rows))))
         self._own: RowSample | None = None
         if self.pools and shared is not None and settings.groups is None:
             self._shared = shared
@@ -62,10 +61,9 @@ class NullRows:
             self._own = RowSample(pooled, stitched=False, most=settings.sample, seed=settings.seed,
                                   precision=settings.precision, chosen=self._choose(settings.sample))
         self._whole = (ExampleSample(shapes, stitched, settings, self._choose, same=same)
-                       if draws and asked[STITCH] and several else None)
+                       if draws and asked[STITCH] and not all(pooled_rows) else None)
         self._classed = asked[WITHIN]
         self._seen, self._dropped = 0, 0
-        self._numbers: list[Tensor] = []
         self._labels: list[Tensor] = []
 
     @property
@@ -134,14 +132,16 @@ class NullRows:
         draws, seed = self._settings.nulls, self._settings.seed
         grouped = "" if self._settings.groups is None else GROUPED
         found = {"flatten": NullSource(draws, seed, grouped, _FLAT)} if "flatten" in wanted else {}
-        single = STITCH in wanted and self._alignments[i, j].has_example_rows
-        for alignment in wanted & ({"pool", STITCH} if single else {"pool"}):
+        pooled = STITCH in wanted and self._alignments[i, j].has_pooled_rows
+        for alignment in wanted & ({"pool", STITCH} if pooled else {"pool"}):
             found[alignment] = NullSource(draws, seed, grouped, self._keep_pooled(i, j) if draws else "")
-        if STITCH in wanted and not single:
+        if STITCH in wanted and not pooled:
             rows: PermutedRows | str = ""
             if self._whole is not None:
                 rows = self._whole.keep_rows(i, j, self._get_groups)
-            found[STITCH] = NullSource(draws, seed, POSITIONS, rows, refused={Needs.ROWS: _ONE_POSITION})
+            found[STITCH] = (NullSource(draws, seed, grouped, rows)
+                             if self._alignments[i, j].has_example_rows else
+                             NullSource(draws, seed, POSITIONS, rows, refused={Needs.ROWS: _ONE_POSITION}))
         if WITHIN in wanted:
             found[WITHIN] = NullSource()
         return found

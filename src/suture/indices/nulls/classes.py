@@ -71,19 +71,6 @@ class ClassedRows:
     def constant(self) -> tuple[str, ...]:
         return self.pair.constant
 
-    @property
-    def independent(self) -> int:
-        return self.pair.independent
-
-    @property
-    def freedom(self) -> int:
-        """Number of rows less one for each class."""
-        return self.pair.freedom
-
-    @property
-    def participation(self) -> tuple[float, float]:
-        return self.pair.participation
-
     @cached_property
     def centred(self) -> tuple[Tensor, Tensor]:
         """Rows of both sides about the means of their classes."""

@@ -23,11 +23,13 @@ from suture.numbers import (
     DrawnNull,
     Exchange,
     Floats,
+    Ints,
     MomentBlock,
     Moments,
     NumericalError,
     Pair,
     Spectra,
+    UnitRowSums,
     standardise_rows,
 )
 
@@ -48,6 +50,7 @@ class PermutedRows:
         precision: dtype in which the rows were computed.
         sample: the same rows for indices of rows, if they were made before.
         classes: the rows with their classes, if x and y are about class means.
+        examples: number (n,) of the example of each row, whose rows are in one fold; None if each is a row.
     """
 
     x: Tensor
@@ -58,6 +61,7 @@ class PermutedRows:
     precision: torch.dtype = torch.float64
     sample: Sample | None = None
     classes: ClassedRows | None = None
+    examples: Ints | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,13 +190,15 @@ class _Shuffled:
             self._sample = (kept.sample if everything and kept.sample is not None
                             else Sample.of(self._x, self._y))
         if needs & FROM_MOMENTS:
-            self._spectra = Spectra()
-            own = any(needs - {Needs.MOMENTS, Needs.BLOCKS})
-            self._plain = _Crossed(self._x, self._y, kept.precision, own)
-            self._pair = Pair.of_block(MomentBlock.of(self._x, self._y, units=Needs.UNITS in needs))
+            self._plain = _Crossed(self._x, self._y, kept.precision, Needs.HIGHER in needs)
+            self._pair = Pair(self._plain.moments, share=kept.share, spectra=Spectra())
+            examples = kept.exchange.rows if kept.examples is None else kept.examples[kept.exchange.rows]
+            numbers = np.unique(examples, return_inverse=True)[1] % FOLDS
+            self._folds = [torch.from_numpy(np.flatnonzero(numbers == k)) for k in np.unique(numbers)]
             if Needs.UNITS in needs:
-                x, y = standardise_rows(self._x), standardise_rows(self._y)
-                self._standard = _Crossed(x, y, kept.precision, True)
+                self._pair = replace(self._pair, unit=(UnitRowSums.of(self._x), UnitRowSums.of(self._y)))
+                self._standard = _Crossed(standardise_rows(self._x), standardise_rows(self._y),
+                                          kept.precision, True)
 
     def make_inputs(self, order: Tensor | None) -> dict[Needs, Any]:
         """Return the inputs with the target's rows in another order; None for their own."""
@@ -210,11 +216,10 @@ class _Shuffled:
         blocks: Sequence[MomentBlock] = ()
         if Needs.BLOCKS in self._needs:
             y = self._y[order]
-            blocks = [MomentBlock(Moments.of(self._x[k::FOLDS], y[k::FOLDS])) for k in range(FOLDS)
-                      if k < len(y)]
+            blocks = [MomentBlock(Moments.of(self._x[fold], y[fold])) for fold in self._folds]
         standard = self._standard.reorder(order) if Needs.UNITS in self._needs else None
         return replace(self._pair, moments=self._plain.reorder(order), standard=standard,
-                       blocks=tuple(blocks), share=self._kept.share, spectra=self._spectra)
+                       blocks=tuple(blocks))
 
 
 class _Crossed:
@@ -222,7 +227,7 @@ class _Crossed:
 
     def __init__(self, x: Tensor, y: Tensor, precision: torch.dtype, higher: bool) -> None:
         self._higher = higher
-        self._moments = replace(Moments.of(x, y), precision=precision)
+        self.moments = replace(Moments.of(x, y), precision=precision)
         # In the precision of all moments: the value and its permutations are rounded alike.
         self._x, self._y = (x - x.mean(0)).to(precision), (y - y.mean(0)).to(precision)
         self._kx, self._ky = self._x.square().sum(1), self._y.square().sum(1)
@@ -232,6 +237,6 @@ class _Crossed:
         y = self._y[order]
         xy = (self._x.T @ y).double()
         if not self._higher:
-            return replace(self._moments, cross=replace(self._moments.cross, xy=xy))
+            return replace(self.moments, cross=replace(self.moments.cross, xy=xy))
         sums = self._x.T @ self._ky[order], y.T @ self._kx, self._kx @ self._ky[order]
-        return replace(self._moments, cross=Cross(xy, *(of.double() for of in sums)))
+        return replace(self.moments, cross=Cross(xy, *(of.double() for of in sums)))
