@@ -315,11 +315,10 @@ def test_a_rival_without_a_mark_is_enough_and_only_it_is_tested():
     assert row["beyond_noise"] == 1
 
 
-def test_a_layer_most_similar_to_itself_among_marked_cells_is_no_clean_pass():
+def test_a_layer_most_similar_to_itself_among_marked_cells_rests_on_them():
     row, words = with_marks("tlm.accuracy", [[0.9, 0.1], [0.1, 0.9]], {(1, 0)})
     assert words.endswith("is most similar to itself (2 of 2). Of these 2, 1 rests on marked cells.")
     assert not verdict.is_lost(row)
-    assert not verdict.is_clean(row)
     row, words = with_marks("tlm.accuracy", [[0.9, 0.1], [0.1, 0.9]], {(1, 0)}, same_network=False)
     assert "Of these 4, 2 rest on marked cells." in words
 

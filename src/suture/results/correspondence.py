@@ -25,7 +25,7 @@ class Correspondence:
     Attributes:
         measure: its name.
         how: "name", "order" or "given".
-        layers: number of target sites that have a corresponding source site and values.
+        layers: number of target sites that have a corresponding source site and values, none of them marked.
         nearest: for how many of them it is the most similar source site.
         rank: mean rank of the corresponding source site, 1 is best; nan without layers.
         low, high: its 95 % interval, a bootstrap over target sites; nan for a single one.
@@ -47,8 +47,10 @@ class Correspondence:
 def pair_sites(measured: Measured, correspond: Correspond = None) -> tuple[str, dict[int, int]]:
     """Return how sites correspond, and for each target site (number) its source site.
 
+    A single target site has no place in an order, and corresponds to none.
+
     Raises:
-        SutureError: a site that the comparison does not have, or names without a common one.
+        SutureError: a site that the comparison does not have, or asked for by name without a common one.
     """
     sources, targets = measured.sources, measured.targets
     if isinstance(correspond, Mapping):
@@ -62,10 +64,11 @@ def pair_sites(measured: Measured, correspond: Correspond = None) -> tuple[str, 
     expect(how in ("name", "order"), 'correspond as "name", "order" or {target site: source site}', how)
     if how == "name":
         found = {j: sources.index(t) for j, t in enumerate(targets) if t in sources}
-        expect(bool(found), "sites of the same name in both networks", "none", 'write correspond="order"')
+        expect(bool(found) or correspond is None, "sites of the same name in both networks", "none",
+               'write correspond="order"')
         return how, found
-    last, most = max(1, len(targets) - 1), len(sources) - 1
-    return how, {j: round(j * most / last) for j in range(len(targets))}
+    last, most = len(targets) - 1, len(sources) - 1
+    return how, {j: round(j * most / last) for j in range(len(targets))} if last > 0 else {}
 
 
 def measure_correspondence(measured: Measured, measure: str, correspond: Correspond = None,
@@ -74,11 +77,12 @@ def measure_correspondence(measured: Measured, measure: str, correspond: Corresp
     how, pairs = pair_sites(measured, correspond)
     values = measured.matrix(measure).to_numpy()
     common: Floats = values if get_measure(measure).larger_is_more_similar else -values
+    marked = (measured.marks(measure) != "").to_numpy()
     ranks, sizes = [], []
     for j, i in pairs.items():
         column = common[:, j]
         known = column[~np.isnan(column)]
-        if not np.isnan(column[i]) and len(known) > 1:
+        if not marked[:, j].any() and not np.isnan(column[i]) and len(known) > 1:
             ranks.append(1 + float((known > column[i]).sum()))
             sizes.append(len(known))
     if not ranks:

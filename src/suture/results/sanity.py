@@ -132,14 +132,9 @@ def is_open(row: Mapping[Any, Any]) -> bool:
     return bool(row["marked"] == row["layers"] + row.get("source_layers", 0))
 
 
-def is_clean(row: Mapping[Any, Any]) -> bool:
-    """Return True if a row of the sanity table says, without marked cells, that all layers pass."""
-    return not (is_open(row) or is_lost(row) or row["marked"])
-
-
 def _judge_itself(entry: Measure, values: Floats, measured: Measured) -> tuple[_Row, list[str]]:
     marked = measured.marks(entry.name).to_numpy() != ""
-    contests = _find_contests(entry, values, marked, measured.sources, measured.targets)
+    contests = find_contests(measured, entry.name)
     lost = [c for c in contests if c.lost]
     sure = [c for c in lost if not c.marked]
     test = choose_test(entry, values.shape, measured)
@@ -166,7 +161,7 @@ def _judge_itself(entry: Measure, values: Floats, measured: Measured) -> tuple[_
 
 def _judge_pair(entry: Measure, values: Floats, measured: Measured) -> tuple[_Row, list[str]]:
     marked = measured.marks(entry.name).to_numpy() != ""
-    contests = _find_contests(entry, values, marked, measured.sources, measured.targets)
+    contests = find_contests(measured, entry.name)
     by_source = _find_contests(entry, values.T, marked.T, measured.targets, measured.sources)
     held, held_by_source = (sum(not c.lost for c in of) for of in (contests, by_source))
     both = [*contests, *by_source]
@@ -194,6 +189,12 @@ def _describe_marked(contests: Sequence[Contest]) -> list[str]:
     count = sum(c.marked for c in contests)
     verb = "rests" if count == 1 else "rest"
     return [f"Of these {len(contests)}, {count} {verb} on marked cells."] if count else []
+
+
+def find_contests(measured: Measured, name: str) -> list[Contest]:
+    """Find the contests of the target layers by one measure: with itself, or the source layer of its name."""
+    return _find_contests(get_measure(name), measured.matrix(name).to_numpy(),
+                          measured.marks(name).to_numpy() != "", measured.sources, measured.targets)
 
 
 def _find_contests(entry: Measure, values: Floats, marked: Bools, partners: Sequence[str],
