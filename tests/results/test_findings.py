@@ -146,11 +146,11 @@ def test_layers_of_two_networks_are_counted_one_by_one():
     table = made.verdict().table
     rows = table[table["measure"].isin(["cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "opd", "r2"])]
     counts = rows["corresponding"].sum(), rows["layers"].sum()
-    said = next(s for s in summarise_findings(made).sentences if s.startswith("Cases"))
-    assert f"in {counts[0]} of {counts[1]} by indices" in said
+    sentence = next(s for s in summarise_findings(made).sentences if s.startswith("Cases"))
+    assert f"in {counts[0]} of {counts[1]} by indices" in sentence
     marked = summarise_findings(mark(made, "tlm", [(s, "layer1.0") for s in made.sources])).sentences
     tlm = table[table["measure"].str.startswith("tlm.")]
-    assert f" of {tlm['layers'].sum()} by task loss matching" in said
+    assert f" of {tlm['layers'].sum()} by task loss matching" in sentence
     assert f" of {tlm['layers'].sum() - len(tlm)} by task loss matching" in " ".join(marked)
 
 
