@@ -187,7 +187,7 @@ def read_digits(flat: bool) -> tuple[Any, Any]:
 
 
 def read_cifar() -> tuple[Any, Any]:
-    """Return 4,000 training and 300 test images of CIFAR-10, normalised."""
+    """Return 5,000 training and 400 test images of CIFAR-10, normalised."""
 
     def read(part: str, n: int) -> tuple[Tensor, Tensor]:
         import io
@@ -201,7 +201,7 @@ def read_cifar() -> tuple[Any, Any]:
         x = torch.tensor(x).permute(0, 3, 1, 2).float() / 255
         return (x - 0.47) / 0.25, torch.tensor(table["label"].to_numpy())
 
-    return read("train", 4000), read("test", 300)
+    return read("train", 5000), read("test", 400)
 
 
 def read_texts() -> tuple[Any, Any]:
@@ -240,7 +240,7 @@ FAMILIES: dict[str, Family] = {
     "cifar_resnet": Family(
         read_cifar,
         lambda: ResNet((12, 24, 48), (1, 1, 1), (1, 2, 2)),
-        fit_by(Recipe(epochs=4, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True)),
+        fit_by(Recipe(epochs=10, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True)),
         tuple(f"layer{s}.0" for s in (1, 2, 3)),
         4,
         None,

@@ -125,8 +125,9 @@ def take_over(previous: Comparison, setup: SharedSetup, standing: Iterable[str])
         SutureError: the earlier result is of another comparison; it names what differs.
     """
     found, progress = _find_again(previous, setup, standing), setup.settings.progress
-    for note in found.reuse if progress is not None else ():
-        progress(note, 1, 1)
+    if progress is not None:
+        for note in found.reuse:
+            progress(note, 1, 1)
     return found
 
 

@@ -81,18 +81,23 @@ def estimate_frechet(native: RowMoments, other: RowMoments) -> Estimate:
         norm, turn = 0.0, native.factor.new_zeros(native.factor.shape[1], 0)
     total = float(shift @ shift) + other.variance + native.variance - 2 * norm
     value = max(0.0, total) / native.variance
-    own = native.rows.square().sum(2).mean(1) - native.variance
-    influence = (own - _transport(native, other, turn.T) + norm - 2 * native.rows.mean(1) @ shift
-                 + other.rows.square().sum(2).mean(1) - other.variance
-                 - _transport(other, native, turn) + norm + 2 * other.rows.mean(1) @ shift
-                 - value * own) / native.variance
+    own, theirs = _transport(native, other, turn.T), _transport(other, native, turn)
+    eye = torch.eye(len(own), dtype=own.dtype, device=own.device)
+    influence = (_average(native.rows, (1 - value) * eye - own) - (1 - value) * native.variance + norm
+                 + _average(other.rows, eye - theirs) - other.variance + norm
+                 + 2 * (other.rows.mean(1) - native.rows.mean(1)) @ shift) / native.variance
     half = NORMAL_95 * math.sqrt(float(influence.square().sum())) / n
     return Estimate(value, max(0.0, value - half), value + half)
 
 
 def _transport(of: RowMoments, to: RowMoments, turn: Tensor) -> Tensor:
-    """Return x'Tx (n,), the mean over each example's rows x, with T the optimal map between the Gaussians.
+    """Return the optimal map (q, q) from one Gaussian to the other.
 
-    T = A_to R A_of^+, with the turn R = U V' of the singular value decomposition of A_to' A_of.
+    It is A_to R A_of^+, with the turn R = U V' of the singular value decomposition of A_to' A_of.
     """
-    return ((of.rows @ to.factor) * (of.rows @ of.left_inverse.T @ turn.T)).sum(2).mean(1)
+    return to.factor @ turn @ of.left_inverse
+
+
+def _average(rows: Tensor, form: Tensor) -> Tensor:
+    """Return the mean of x'Fx over the rows x of each example, (n,)."""
+    return ((rows @ form) * rows).sum(2).mean(1)

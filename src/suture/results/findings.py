@@ -146,7 +146,7 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
         return ""
     best = int(np.argmax(np.where(usable, gap, -np.inf)))
     i, j = map(int, np.unravel_index(best, value.shape))
-    far = measured.matrix("tlm.natural_distance").iloc[i, j]
+    far = measured.matrix("tlm.natural_distance").to_numpy()[i, j]
     return (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: {by.words} {value[i, j]:.2f} "
             f"by task loss matching, {far:.1f} times as far out as natural inputs reach"
             f"{'' if other is None else f'; direct matching {other[i, j]:.2f}'}.")

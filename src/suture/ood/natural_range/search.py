@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,19 +29,22 @@ from suture.representations import pick_rows
 from suture.stitching import Task
 
 STEPS = 4
-"""Halvings of the range of severities; between the last two, severities are interpolated."""
+"""Halvings of the range of severities; between those tried, accuracies and distances are interpolated."""
 NO_SHIFT = "no built-in shift knows such inputs; pass ood=OOD(shifts={name: function})"
 
 
 def count_shifted_examples(inputs: Any, of_tokens: bool, own: Mapping[str, Shift], examples: int) -> int:
     """Return the largest number of examples that pass the target network in a search."""
-    # Once without a shift; of each kind at severity 1, at every halving, and at three severities in the end.
-    return examples * (1 + (STEPS + 4) * len({**list_shifts(inputs, of_tokens), **own}))
+    # Once without a shift; of each kind at severity 1 and at every halving.
+    return examples * (1 + (STEPS + 1) * len({**list_shifts(inputs, of_tokens), **own}))
 
 
 class _Point(NamedTuple):
+    """Relative accuracy under a shift of some severity, and the distance of each site."""
+
     severity: float
     works: Estimate
+    distances: tuple[Estimate, ...]
 
 
 @dataclass(eq=False)
@@ -106,24 +110,23 @@ class RangeSearch:
                             tuple(found[len(built_in):]), "" if built_in else NO_SHIFT)
 
     def _find_kind(self, name: str, shift: Shift) -> ShiftRange:
-        rows, outcome = self._run(shift, name, 1.0)
-        low, high = points = [_Point(0.0, Estimate(1.0, 1.0, 1.0)), self._compare(1.0, outcome)]
+        native = _Point(0.0, Estimate(1.0, 1.0, 1.0), (Estimate(0.0, 0.0, 0.0),) * len(self.natives))
+        low, high = points = [native, self._try(shift, name, 1.0)]
         if high.works.reason:
             missing = make_missing_estimate(high.works.reason)
             return ShiftRange(name, missing, True, (missing,) * len(self.natives))
         if high.works.value >= self.works:
-            return ShiftRange(name, Estimate(1.0, 1.0, 1.0), False, self._measure_all(rows))
-        del rows
+            return ShiftRange(name, native.works, False, high.distances)
         for _ in range(STEPS):
-            severity = (low.severity + high.severity) / 2
-            middle = self._compare(severity, self._run(shift, name, severity, rows=False)[1])
+            middle = self._try(shift, name, (low.severity + high.severity) / 2)
             low, high = (middle, high) if middle.works.value >= self.works else (low, middle)
             points.append(middle)
         points.sort()
         worst, found, best = (self._find_crossing(points, part) for part in ("low", "value", "high"))
         breaking = Estimate(found, min(worst, found), max(best, found))
-        return ShiftRange(name, breaking, True,
-                          self._measure(shift, name, (breaking.value, breaking.low, breaking.high)))
+        return ShiftRange(name, breaking, True, tuple(
+            _interpolate([p.severity for p in points], [p.distances[j] for p in points], breaking)
+            for j in range(len(self.natives))))
 
     def _find_crossing(self, points: Sequence[_Point], part: str) -> float:
         """Return the severity at which a curve through the points falls below the threshold."""
@@ -133,18 +136,10 @@ class RangeSearch:
                 return one.severity + above / (above - below) * (other.severity - one.severity)
         return points[-1].severity
 
-    def _compare(self, severity: float, outcome: Outcome) -> _Point:
-        return _Point(severity, compare_outcomes(outcome, self._native, self.seed))
-
-    def _measure(self, shift: Shift, name: str, severities: Sequence[float]) -> tuple[Estimate, ...]:
-        """Return the distance of each site at the first severity, in an interval over all of them."""
-        found = [self._measure_all(self._run(shift, name, severity)[0] if severity else self.natives)
-                 for severity in dict.fromkeys(severities)]
-        return tuple(Estimate(of[0].value, min(e.low for e in of), max(e.high for e in of), of[0].reason)
-                     for of in zip(*found, strict=True))
-
-    def _measure_all(self, rows: Sequence[Tensor]) -> tuple[Estimate, ...]:
-        return tuple(self.measure(j, x) for j, x in enumerate(rows))
+    def _try(self, shift: Shift, name: str, severity: float) -> _Point:
+        rows, outcome = self._run(shift, name, severity)
+        return _Point(severity, compare_outcomes(outcome, self._native, self.seed),
+                      tuple(self.measure(j, x) for j, x in enumerate(rows)))
 
     def measure(self, j: int, rows: Tensor) -> Estimate:
         """Return the distance of other rows (n, L, q) of the same examples from the native ones of a site."""
@@ -157,18 +152,16 @@ class RangeSearch:
             return make_missing_estimate(str(e))
 
     @disable_gradients()
-    def _run(self, shift: Shift | None, name: str, severity: float,
-             rows: bool = True) -> tuple[list[Tensor], Outcome]:
-        """Return the rows of each site, if wanted, and the outcomes of all examples."""
+    def _run(self, shift: Shift | None, name: str, severity: float) -> tuple[list[Tensor], Outcome]:
+        """Return the rows of each site and the outcomes of all examples."""
         found: list[list[Tensor]] = []
         outcomes: list[Outcome] = []
 
         def work(piece: Batch) -> tuple[list[Tensor], Outcome]:
             done = self.target.run_full(piece.target)
-            masks, xs = self.target.find_masks(piece.target), []
-            if rows:
-                xs = [pick_rows(x, shape, masks, self.most) for x, shape in zip(
-                    self.target.pick_representations(done), self.target.shapes, strict=True)]
+            masks = self.target.find_masks(piece.target)
+            xs = [pick_rows(x, shape, masks, self.most) for x, shape in zip(
+                self.target.pick_representations(done), self.target.shapes, strict=True)]
             return xs, measure_outcome(self.task, done.output, self.target.view_output(piece.source),
                                        piece.labels)
 
@@ -180,6 +173,19 @@ class RangeSearch:
                 found.append(xs)
                 outcomes.append(outcome)
         return [torch.cat(parts) for parts in zip(*found, strict=True)], Outcome.join(outcomes)
+
+
+def _interpolate(severities: Sequence[float], distances: Sequence[Estimate], at: Estimate) -> Estimate:
+    """Return the distance at the value of a severity, in an interval over its whole interval.
+
+    Roots are interpolated, because a small shift of representations moves a squared distance by its square.
+    """
+    reason = next((d.reason for d in distances if d.reason), "")
+    if reason:
+        return make_missing_estimate(reason)
+    value, low, high = (float(np.interp(severity, severities, [getattr(d, part)**0.5 for d in distances])**2)
+                        for part, severity in (("value", at.value), ("low", at.low), ("high", at.high)))
+    return Estimate(value, min(low, value), max(high, value))
 
 
 def _try_moments(rows: Tensor) -> RowMoments | str:
