@@ -15,11 +15,10 @@ import torch
 import torchvision
 from PIL import Image
 
-from suture import SutureError
-from suture.cli import specs
-from suture.cli.specs import networks
-from suture.cli.specs.network_spec import ParsedSpec
+from suture import SutureError, specs
 from suture.data import ImagePreprocessing
+from suture.specs import networks
+from suture.specs.network_spec import ParsedSpec
 
 LIKE = SimpleNamespace(classes=5, channels=3)
 SMALL = ["torchvision:squeezenet1_1", "timm:test_resnet", "timm:test_vit"]

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import suture
 from suture import Prepared, SutureError, zoo
-from suture.cli.inputs import adjust_preprocessing, make_example_inputs, prepare_data
-from suture.cli.specs import LoadedNetwork
+from suture.cli.inputs import adjust_preprocessing, make_example_inputs
 from suture.data import ImagePreprocessing, sources
+from suture.specs import LoadedNetwork, prepare_data
 from tests.support import tiny
 from tests.support.tiny import rgb
 

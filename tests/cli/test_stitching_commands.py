@@ -22,8 +22,7 @@ import torch
 from torch import nn
 
 import suture
-from suture import SutureError, TaskRecipe, cli, zoo
-from suture.cli import specs
+from suture import SutureError, TaskRecipe, cli, specs, zoo
 from suture.results import has_comparison
 from tests.support import bad_input, tiny
 from tests.support.bad_input import CASES, check_message, three_channels

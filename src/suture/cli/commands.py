@@ -12,10 +12,9 @@ import typer
 from rich.table import Column, Table
 from torch import nn
 
-from suture import zoo
+from suture import specs, zoo
 from suture._base import SutureError, check_file, expect, make_unknown_error
 from suture.cli import demo as demonstration
-from suture.cli import specs
 from suture.cli.console import print_verdict, show_progress, split_names
 from suture.cli.entry_point import clean, console
 from suture.cli.inputs import adjust_preprocessing, make_example_inputs

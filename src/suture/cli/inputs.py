@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,21 +12,16 @@ from pydantic import Field
 from torch import nn
 from typing_extensions import Doc
 
-from suture import zoo
+from suture import specs, zoo
 from suture._base import Count, Real, SutureError, expect, options
-from suture.cli import specs
 from suture.data import (
     Batches,
-    Examples,
     ImagePreprocessing,
-    Prepared,
     Preprocessing,
     TextPreprocessing,
-    explain_token_mismatch,
     parse_preprocessing,
 )
 
-COMPARED_TEXTS = 256
 EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer by layer?", "Yes.",
                  "Stitch them and see.")
 """Inputs of a language model where there are no data."""
@@ -81,7 +75,7 @@ def load_comparison_inputs(source: str, target: str | None, source_weights: Path
     how = adjust_preprocessing(one.preprocessing, options.source_input, **text)
     theirs = how if other is None else adjust_preprocessing(other.preprocessing, options.target_input, **text)
     always = options.source_input is not None or options.target_input is not None
-    train, test = (prepare_data(d, how, theirs, always=always) for d in raw)
+    train, test = (specs.prepare_data(d, how, theirs, always=always) for d in raw)
     notes = [*one.notes, *(() if other is None else other.notes)]
     return ComparisonInputs(one.network, None if other is None else other.network, train, test,
                             tuple(dict.fromkeys(notes)))
@@ -104,23 +98,6 @@ def adjust_preprocessing(own: Preprocessing | None, given: str | None = None, *,
     return dataclasses.replace(own, length=length, mask_rate=mask_rate, seed=seed)
 
 
-def prepare_data(data: Any, source: Preprocessing | None, target: Preprocessing | None, *,
-                 always: bool = False) -> Any:
-    """Return suture's own data prepared for both networks; return other data unchanged unless `always`.
-
-    Two tokenizers must give the same tokens.
-    """
-    if not (always or isinstance(data, Examples | zoo.ImageSet)):
-        return data
-    if (isinstance(source, TextPreprocessing) and isinstance(target, TextPreprocessing)
-        and isinstance(data, Examples)):
-        texts = [raw for raw, _ in islice(iter(data), COMPARED_TEXTS)]
-        if why := explain_token_mismatch(source, target, texts):
-            raise SutureError(f"the two networks' tokens do not correspond: {why}; compare networks "
-                              "of one tokenizer")
-    return Prepared(data, source, target)
-
-
 def make_example_inputs(loaded: specs.LoadedNetwork, data: Any, how: Preprocessing | None, *,
                         always: bool = False) -> Any:
     """Make a few inputs for a network, from `data` if given, else from texts or noise of a known size.
@@ -128,7 +105,7 @@ def make_example_inputs(loaded: specs.LoadedNetwork, data: Any, how: Preprocessi
     `how` is the preprocessing of raw examples; `always` as for `prepare_data`.
     """
     if data is not None:
-        return next(iter(Batches(prepare_data(data, how, how, always=always), size=4))).source
+        return next(iter(Batches(specs.prepare_data(data, how, how, always=always), size=4))).source
     if isinstance(how, TextPreprocessing):
         return how(EXAMPLE_TEXTS)
     kind, _, name = loaded.spec.partition(":")

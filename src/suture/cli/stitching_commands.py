@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from suture import specs
 from suture._base import check_file, expect, make_unknown_error
-from suture.cli import specs
 from suture.cli.console import (
     print_dry_run,
     print_notes,

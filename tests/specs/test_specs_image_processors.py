@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from suture.cli.specs import image_processors as processors
 from suture.data import ImagePreprocessing
+from suture.specs import image_processors as processors
 from tests.support.pictures import photo
 
 PROCESSORS: list[tuple[str, str, dict[str, Any]]] = [

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from suture._base import SutureError
-from suture.cli.specs.network_spec import FoundPreprocessing, note_unsupported
 from suture.data import ImagePreprocessing
+from suture.specs.network_spec import FoundPreprocessing, note_unsupported
 
 _RESAMPLE: Mapping[int, Literal["bilinear", "bicubic"]] = {2: "bilinear", 3: "bicubic"}
 """Filters by Pillow's numbers."""

@@ -22,10 +22,10 @@ from suture._base import (
     report_errors,
     summarise_error,
 )
-from suture.cli.specs.image_processors import read_image_preprocessing
-from suture.cli.specs.network_spec import LoadedNetwork, ParsedSpec, build_quietly
 from suture.data import Preprocessing, TextPreprocessing
 from suture.networks import abbreviate, name_kind
+from suture.specs.image_processors import read_image_preprocessing
+from suture.specs.network_spec import LoadedNetwork, ParsedSpec, build_quietly
 from suture.zoo import fit_weights, read_weights
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

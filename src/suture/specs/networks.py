@@ -15,16 +15,16 @@ from torch import nn
 
 from suture import zoo
 from suture._base import Seed, SutureError, checked, expect, import_optional, make_unknown_error
-from suture.cli.specs.data import call_user_function
-from suture.cli.specs.huggingface import build_huggingface
-from suture.cli.specs.network_spec import (
+from suture.data import ImagePreprocessing
+from suture.specs.data import call_user_function
+from suture.specs.huggingface import build_huggingface
+from suture.specs.network_spec import (
     FoundPreprocessing,
     LoadedNetwork,
     ParsedSpec,
     build_quietly,
     note_unsupported,
 )
-from suture.data import ImagePreprocessing
 
 _EXAMPLE_SPECS = "zoo:resnet_digits or mypackage.models:build"
 

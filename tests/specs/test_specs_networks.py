@@ -21,8 +21,7 @@ import torch
 import transformers
 from torch import nn
 
-from suture import SutureError, zoo
-from suture.cli import specs
+from suture import SutureError, specs, zoo
 from suture.data import ImagePreprocessing, TextPreprocessing
 from tests.support.networks import same_weights
 

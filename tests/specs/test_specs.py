@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from suture import SutureError, zoo
-from suture.cli import specs
+from suture import SutureError, specs, zoo
 from suture.zoo import ImageSet
 from tests.support import tiny
 

@@ -18,8 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from suture import SutureError
-from suture.cli import specs
+from suture import SutureError, specs
 from suture.data.sources import open_source
 from tests.support.pictures import (
     NAMES,
