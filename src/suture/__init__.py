@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from suture.stitching import Family as Family
     from suture.stitching import StitchingLayer as StitchingLayer
     from suture.stitching import TaskRecipe as TaskRecipe
+    from suture.studies import Study as Study
     from suture.studies import controls as controls
+    from suture.studies import study as study
 
 _NAMES = {
     "_base": ("SutureError",),
@@ -59,6 +61,7 @@ _NAMES = {
     "results": ("Comparison", "load"),
     "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "paper",
                 "stitch"),
+    "studies": ("Study", "study"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 _ROOMS = {"indices": "indices", "zoo": "zoo", "controls": "studies.controls"}

@@ -2,6 +2,7 @@
 
 from suture.results.comparison import Comparison as Comparison
 from suture.results.comparison import load as load
+from suture.results.correspondence import pair_sites as pair_sites
 from suture.results.findings import summarise_findings as summarise_findings
 from suture.results.inference.nulls import NULL_FIELDS as NULL_FIELDS
 from suture.results.measured import COLUMNS as COLUMNS

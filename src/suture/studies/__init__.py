@@ -1,3 +1,5 @@
-"""Studies of the measures themselves: controls with known answers."""
+"""Studies of many networks, and of the measures themselves: controls with known answers."""
 
 from suture.studies import controls as controls
+from suture.studies.network_study.call import study as study
+from suture.studies.network_study.result import Study as Study

@@ -26,6 +26,10 @@ _HELD: dict[Path, int] = {}
 """Locks of this process, with the thread that holds each."""
 
 
+class LockedError(SutureError):
+    """Another process that is running holds the lock."""
+
+
 @contextmanager
 def hold_lock(place: Path, what: str = "") -> Iterator[str]:
     """Hold the lock of a folder, or of a file, while a block writes to it; reading needs no lock.
@@ -41,7 +45,8 @@ def hold_lock(place: Path, what: str = "") -> Iterator[str]:
         A sentence on a lock that was taken over; usually empty.
 
     Raises:
-        SutureError: another process holds the lock, or the place cannot be written.
+        LockedError: another process holds the lock.
+        SutureError: the place cannot be written.
     """
     path = place / LOCK if not what else place.with_name(f".{place.name}.{what}.lock")
     own = {"process": os.getpid(), "host": socket.gethostname(), "started": find_start(os.getpid()),
@@ -91,7 +96,7 @@ def _take(path: Path, own: Mapping[str, Any]) -> str:
         if held is None:
             continue  # the holder has just ended
         if not _is_stale(held):
-            raise SutureError(_describe_holder(path, held))
+            raise LockedError(_describe_holder(path, held))
         aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         try:
             path.rename(aside)

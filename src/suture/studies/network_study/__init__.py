@@ -1,0 +1,1 @@
+"""A study of many networks, and what it says."""

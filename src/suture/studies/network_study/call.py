@@ -1,0 +1,86 @@
+"""The public call `study`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from suture._base import Progress, get_time, listen_to_signals, takes
+from suture.compare import Settings, collect_versions
+from suture.results import Comparison
+from suture.studies.population.members import Member, list_members
+from suture.studies.population.pairs import PairName, list_pairs
+from suture.studies.running.engines import Outcome, find_engine, run_all
+from suture.studies.running.keys import Plan, make_plan
+from suture.studies.running.store import StudyStore
+from suture.studies.running.tasks import Work
+from suture.studies.network_study.options import StudyOptions
+from suture.studies.network_study.result import KeptComparisons, Study, list_broken
+
+_GIVEN = [f.name for f in fields(Settings) if f.name not in ("names", "progress")]
+
+
+@takes(StudyOptions)
+def study(given: StudyOptions) -> Study:
+    """Compare many networks pair by pair, and keep every result.
+
+    >>> result = suture.study({"a": a, "b": b, "c": c}, train, test, folder="study")
+    >>> result.matrix("cka")
+
+    Each pair is a `suture.compare` with the given settings. A network that cannot be built or compared does
+    not end the study: `Study.failures` says why.
+
+    Args:
+        {options}
+
+    Raises:
+        SutureError: bad input; no pair could be compared.
+    """
+    members = list_members(given.networks, given.about or {})
+    pairs = list_pairs(list(members), given.pairs)
+    engine, store = find_engine(given.engine), None if given.folder is None else StudyStore.open(given.folder)
+    work = Work(members, given.data, given.test, {name: getattr(given, name) for name in _GIVEN})
+    plan = make_plan(work, pairs, given)
+    about = _describe(members, pairs, plan, given)
+    if store is not None:
+        store.write_manifest(about)
+    made, failures = dict[PairName, Comparison](), dict(list_broken(about))
+    with listen_to_signals():
+        for k, outcome in enumerate(run_all(engine, work, store, plan.tasks, given.progress)):
+            _take(outcome, store, made, failures, given)
+            _report(given.progress, k + 1, len(plan.tasks))
+    kept: Mapping[PairName, Comparison] = made
+    if store is not None:
+        kept = KeptComparisons({t.pair: store.get_place(t) for t in plan.tasks if t.pair not in failures})
+    return Study.make(about, kept, failures)
+
+
+def _take(outcome: Outcome, store: StudyStore | None, made: dict[PairName, Comparison],
+          failures: dict[PairName, str], given: StudyOptions) -> None:
+    record = outcome.record
+    assert record is not None  # run_all waits for the tasks of other processes
+    if record.reason:
+        failures[record.pair] = record.reason
+        return
+    if outcome.made is not None:
+        made[record.pair] = outcome.made
+    if given.on_result is not None:
+        given.on_result(outcome.made if store is None or outcome.made is not None
+                        else store.load(outcome.task))
+
+
+def _report(progress: Progress | None, done: int, total: int) -> None:
+    if progress is not None:
+        progress("pairs", done, total)
+
+
+def _describe(members: Mapping[str, Member], pairs: Any, plan: Plan, given: StudyOptions) -> dict[str, Any]:
+    """Return what the study consists of, as JSON."""
+    return {"networks": {name: dict(member.about) for name, member in members.items()},
+            "pairs": [list(pair) for pair in pairs],
+            "tasks": [{"pair": list(t.pair), "key": t.key} for t in plan.tasks],
+            "failed": dict(plan.failed), "notes": list(plan.notes), "created": get_time(),
+            "settings": given.as_key(), "versions": collect_versions(),
+            "folder": None if given.folder is None else str(Path(given.folder))}

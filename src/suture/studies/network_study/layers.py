@@ -1,0 +1,127 @@
+"""The cells of one comparison as one number, and the layers of two networks matched to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from suture._base import SutureError, make_unknown_error
+from suture.indices import INDICES
+from suture.numbers import Floats, get_base_name, get_measure
+from suture.results import Comparison, pair_sites
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Reduce = Literal["diagonal", "best", "transport"]
+
+
+def reduce_layers(made: Comparison, measure: str, reduce: str, order: bool = False) -> tuple[float, bool]:
+    """Return one number for all cells of a comparison, and whether it is that of the other direction too.
+
+    Missing and marked cells are left out; NaN if none remains.
+    """
+    if reduce not in _WEIGHTS:
+        raise make_unknown_error("way to reduce cells", reduce, _WEIGHTS)
+    values, similar = read_cells(made, measure)
+    weights = _WEIGHTS[reduce](made, similar, order) * ~np.isnan(values)
+    total = float(weights.sum())
+    entry = INDICES.get(get_base_name(measure))
+    symmetric = bool(entry is not None and entry.symmetric)
+    return (float((weights * np.nan_to_num(values)).sum()) / total if total else np.nan), symmetric
+
+
+def read_cells(made: Comparison, measure: str) -> tuple[Floats, Floats]:
+    """Return values (S, T) as they are, and as similarities; NaN where a cell is missing or marked."""
+    values = made.matrix(measure).to_numpy(copy=True)
+    values[made.marks(measure).to_numpy() != ""] = np.nan
+    common = get_measure(measure).common
+    return values, np.vectorize(lambda v: v if np.isnan(v) else common(v), otypes=[float])(values)
+
+
+def match_layers(made: Comparison, measure: str, order: bool = False) -> pd.DataFrame:
+    """Return the plan (S, T) of the best match between the layers of a comparison, which sums to one.
+
+    Without `order` it is the optimal transport between layers of equal weights, for which a plan with few
+    shares is chosen by linear programming. With `order`, matched layers never go back (dynamic time warping).
+
+    Raises:
+        SutureError: no cell has a value without a mark.
+    """
+    import pandas as pd
+
+    _, similar = read_cells(made, measure)
+    if np.isnan(similar).all():
+        raise SutureError(f"no cell of {measure} has a value without a mark; choose another measure")
+    return pd.DataFrame(_match(made, similar, order), index=pd.Index(made.sources, name="source"),
+                        columns=pd.Index(made.targets, name="target"))
+
+
+def _weigh_diagonal(made: Comparison, similar: Floats, order: bool) -> Floats:
+    weights = np.zeros(similar.shape)
+    for j, i in pair_sites(made)[1].items():
+        weights[i, j] = 1.0
+    return weights
+
+
+def _weigh_best(made: Comparison, similar: Floats, order: bool) -> Floats:
+    """Weigh the most similar partner of every layer of either side; both sides count the same."""
+    weights = np.zeros(similar.shape)
+    ranked = np.where(np.isnan(similar), -np.inf, similar)
+    for side, whole in ((0, ranked), (1, ranked.T)):
+        for j in range(whole.shape[1]):
+            i = int(np.argmax(whole[:, j]))
+            if np.isfinite(whole[i, j]):
+                weights[(i, j) if side == 0 else (j, i)] += 1 / whole.shape[1]
+    return weights
+
+
+def _match(made: Comparison, similar: Floats, order: bool) -> Floats:
+    known = np.isnan(similar)
+    if known.all():
+        return np.zeros(similar.shape)
+    filled = np.where(known, np.nanmin(similar) - 1, similar)
+    return _align(filled) if order else _transport(filled)
+
+
+_WEIGHTS: Mapping[str, Callable[[Comparison, Floats, bool], Floats]] = MappingProxyType(
+    {"diagonal": _weigh_diagonal, "best": _weigh_best, "transport": _match})
+
+
+def _transport(gain: Floats) -> Floats:
+    """Return the plan P >= 0 with row sums 1/S and column sums 1/T that maximises sum P_ij gain_ij."""
+    from scipy.optimize import linprog
+    from scipy.sparse import eye, kron, vstack
+
+    s, t = gain.shape
+    sums = vstack([kron(eye(s), np.ones((1, t))), kron(np.ones((1, s)), eye(t))]).tocsr()
+    found = linprog(-gain.ravel(), A_eq=sums, b_eq=np.r_[np.full(s, 1 / s), np.full(t, 1 / t)], method="highs-ds")
+    if found.x is None:
+        raise SutureError(f"no optimal transport between {s} and {t} layers: {found.message}")
+    plan: Floats = np.clip(found.x, 0, None).reshape(s, t)
+    return plan
+
+
+def _align(gain: Floats) -> Floats:
+    """Return the plan of dynamic time warping (Sakoe and Chiba 1978): a path over cells that never goes back.
+
+    It begins with both first layers, ends with both last ones, leaves out no layer, and has the least sum of
+    distances from the largest gain. Its cells share the plan equally.
+    """
+    cost = gain.max() - gain
+    s, t = cost.shape
+    total = np.full((s + 1, t + 1), np.inf)
+    total[0, 0] = 0.0
+    for i in range(s):
+        for j in range(t):
+            total[i + 1, j + 1] = cost[i, j] + min(total[i, j], total[i, j + 1], total[i + 1, j])
+    path = [(s - 1, t - 1)]
+    while path[-1] != (0, 0):
+        i, j = path[-1]
+        path.append(min(((i - 1, j - 1), (i - 1, j), (i, j - 1)), key=lambda at: total[at[0] + 1, at[1] + 1]))
+    plan = np.zeros((s, t))
+    plan[tuple(zip(*path, strict=True))] = 1 / len(path)
+    return plan

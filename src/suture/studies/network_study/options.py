@@ -1,0 +1,45 @@
+"""The options of a study: those of a comparison, and the networks, pairs, folder and engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, InstanceOf, SkipValidation
+from typing_extensions import Doc
+
+from suture._base import FilePath, expect, name_callback, options
+from suture.compare import Settings
+from suture.results import Comparison
+
+
+@options
+class StudyOptions(Settings):
+    """Arguments of `suture.study`: networks, data, pairs and the settings of each comparison."""
+
+    networks: Annotated[Any, Doc(
+        "Networks by name, or a list of them: modules, functions without arguments that build one (or a pair "
+        "of one and its preprocessing), or specs such as zoo:resnet_digits. Functions and specs build a "
+        "network when it is its turn, so that many need not be in memory at once.")]
+    data: Annotated[Any, Doc("Examples for stitching layers and indices, as `suture.compare` takes them.")] = None
+    test: Annotated[Any, Doc("Examples for the evaluation of stitched networks.")] = None
+    pairs: Annotated[Any, SkipValidation, Doc(
+        "Pairs (source, target): all (every pair once, each network with itself too), directed (both ways), "
+        "self, consecutive, with:NAME (the network NAME into each), a list of pairs of names, or a function "
+        "of two names.")] = "all"
+    about: Annotated[Mapping[str, Mapping[str, Any]] | None, Doc(
+        "What you say of each network, by its name, such as {'a': {'seed': 0, 'epoch': 10}}; columns of the "
+        "table.")] = None
+    folder: Annotated[FilePath | None, Doc(
+        "Folder that results are written to as they come. The same call goes on from there, and several "
+        "processes may share it. Changed networks, data or settings are computed anew beside it. None: "
+        "nothing is kept.")] = None
+    engine: Annotated[Any, SkipValidation, Doc("Engine that runs the pairs: serial.")] = "serial"
+    on_result: Annotated[Callable[[InstanceOf[Comparison]], object] | None,
+                         AfterValidator(name_callback("on_result")), Doc(
+        "Function called with each comparison as it comes.")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        expect(self.names is None, "names of networks as keys of networks", "names=",
+               "write networks={name: network}")

@@ -1,0 +1,139 @@
+"""The folder of a study: a comparison and a record for every task, written as they come."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from suture._base import SutureError, check_folder, hold_lock, replace_file
+from suture.results import Comparison, has_comparison, load
+from suture.studies.running.tasks import PairTask, TaskRecord
+
+MANIFEST = "study.json"
+FORMAT = "suture.study/1"
+_RESULT = "comparison.safetensors"
+
+
+@dataclass(frozen=True)
+class StudyStore:
+    """The folder of a study, for one or several processes that write to it at once.
+
+    ``study.json`` names networks and tasks, ``pairs/SLUG`` is the folder of a comparison, and
+    ``tasks/SLUG.json`` says how its task ended. What is damaged is set aside and computed again.
+    """
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> StudyStore:
+        """Return the store of a folder that can be written, before any work."""
+        place = check_folder(folder)
+        if place.exists() and any(place.iterdir()) and not (place / MANIFEST).exists():
+            raise SutureError(f"expected an empty folder or one of a study, got {str(place)!r}; choose another "
+                              "folder")
+        return cls(place)
+
+    def get_place(self, task: PairTask) -> Path:
+        """Return the folder of a task's comparison."""
+        return self.folder / "pairs" / task.slug
+
+    def _get_record(self, task: PairTask) -> Path:
+        return self.folder / "tasks" / f"{task.slug}.json"
+
+    @contextmanager
+    def claim(self, task: PairTask) -> Iterator[None]:
+        """Keep a task from other processes while a block works on it.
+
+        Raises:
+            LockedError: another process works on it.
+        """
+        with hold_lock(self._get_record(task), "claim"):
+            yield
+
+    def find(self, task: PairTask) -> TaskRecord | None:
+        """Return how a task ended; None if it did not, or its result is damaged or missing."""
+        path = self._get_record(task)
+        found = _read_checked(path)
+        if found is None:
+            return None
+        record = TaskRecord(**{**found, "pair": tuple(found["pair"])})
+        if record.reason or _hash_file(self.get_place(task) / _RESULT) == record.digest:
+            return record
+        return None
+
+    def finish(self, task: PairTask, reason: str = "") -> TaskRecord:
+        """Write and return the record of a task that is done, or that failed for a reason."""
+        digest = "" if reason else _hash_file(self.get_place(task) / _RESULT)
+        record = TaskRecord(task.pair, task.key, reason, digest)
+        _write_checked(self._get_record(task), asdict(record))
+        return record
+
+    def load(self, task: PairTask) -> Comparison:
+        """Load the comparison of a task that is done."""
+        return load(self.get_place(task))
+
+    def set_aside_damaged(self, task: PairTask) -> None:
+        """Rename the folder of a comparison that cannot be loaded, so that it is computed again."""
+        place = self.get_place(task)
+        try:
+            if has_comparison(place):
+                load(place)
+        except SutureError:
+            place.rename(place.with_name(f"{place.name}.damaged-{secrets.token_hex(4)}"))
+
+    def write_manifest(self, about: Mapping[str, Any]) -> None:
+        """Write what the study consists of."""
+        _write_checked(self.folder / MANIFEST, {"format": FORMAT, **about})
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Read what the study consists of.
+
+        Raises:
+            SutureError: the folder holds no study, or its manifest is damaged or of another version.
+        """
+        path = self.folder / MANIFEST
+        if not path.exists():
+            raise SutureError(f"expected the folder of a study, got {str(self.folder)!r} without {MANIFEST}")
+        found = _read_checked(path)
+        if found is None or found.get("format") != FORMAT:
+            raise SutureError(f"{str(path)!r} is damaged or of another version; run the study again")
+        return found
+
+
+def _write_checked(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with its digest, all or nothing."""
+    replace_file(path, json.dumps({"content": content, "digest": _hash_content(content)}, indent=1).encode())
+
+
+def _read_checked(path: Path) -> dict[str, Any] | None:
+    """Read JSON that `_write_checked` wrote; None if it is missing. A damaged file is set aside."""
+    try:
+        read = json.loads(path.read_bytes())
+        content = read["content"]
+        if isinstance(content, dict) and read["digest"] == _hash_content(content):
+            return content
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        pass
+    path.rename(path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}"))
+    return None
+
+
+def _hash_content(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file, "" if it is missing."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return ""
