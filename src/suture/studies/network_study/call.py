@@ -10,14 +10,14 @@ from typing import Any
 from suture._base import Progress, get_time, listen_to_signals, takes
 from suture.compare import Settings, collect_versions
 from suture.results import Comparison
+from suture.studies.network_study.options import StudyOptions
+from suture.studies.network_study.result import KeptComparisons, Study, list_broken
 from suture.studies.population.members import Member, list_members
 from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.running.engines import Outcome, find_engine, run_all
 from suture.studies.running.keys import Plan, make_plan
 from suture.studies.running.store import StudyStore
-from suture.studies.running.tasks import Work
-from suture.studies.network_study.options import StudyOptions
-from suture.studies.network_study.result import KeptComparisons, Study, list_broken
+from suture.studies.running.tasks import PairTask, Work
 
 _GIVEN = [f.name for f in fields(Settings) if f.name not in ("names", "progress")]
 
@@ -67,8 +67,12 @@ def _take(outcome: Outcome, store: StudyStore | None, made: dict[PairName, Compa
     if outcome.made is not None:
         made[record.pair] = outcome.made
     if given.on_result is not None:
-        given.on_result(outcome.made if store is None or outcome.made is not None
-                        else store.load(outcome.task))
+        given.on_result(outcome.made or _load(store, outcome.task))
+
+
+def _load(store: StudyStore | None, task: PairTask) -> Comparison:
+    assert store is not None  # as the outcome holds no comparison
+    return store.load(task)
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

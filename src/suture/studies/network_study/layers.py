@@ -97,8 +97,9 @@ def _transport(gain: Floats) -> Floats:
     from scipy.sparse import eye, kron, vstack
 
     s, t = gain.shape
-    sums = vstack([kron(eye(s), np.ones((1, t))), kron(np.ones((1, s)), eye(t))]).tocsr()
-    found = linprog(-gain.ravel(), A_eq=sums, b_eq=np.r_[np.full(s, 1 / s), np.full(t, 1 / t)], method="highs-ds")
+    sums = vstack([kron(eye(s), np.ones((1, t))), kron(np.ones((1, s)), eye(t))]).toarray()
+    found = linprog(-gain.ravel(), A_eq=sums, b_eq=np.r_[np.full(s, 1 / s), np.full(t, 1 / t)],
+                    method="highs-ds")
     if found.x is None:
         raise SutureError(f"no optimal transport between {s} and {t} layers: {found.message}")
     plan: Floats = np.clip(found.x, 0, None).reshape(s, t)

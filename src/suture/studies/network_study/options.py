@@ -21,7 +21,8 @@ class StudyOptions(Settings):
         "Networks by name, or a list of them: modules, functions without arguments that build one (or a pair "
         "of one and its preprocessing), or specs such as zoo:resnet_digits. Functions and specs build a "
         "network when it is its turn, so that many need not be in memory at once.")]
-    data: Annotated[Any, Doc("Examples for stitching layers and indices, as `suture.compare` takes them.")] = None
+    data: Annotated[Any, Doc(
+        "Examples for stitching layers and indices, as `suture.compare` takes them.")] = None
     test: Annotated[Any, Doc("Examples for the evaluation of stitched networks.")] = None
     pairs: Annotated[Any, SkipValidation, Doc(
         "Pairs (source, target): all (every pair once, each network with itself too), directed (both ways), "

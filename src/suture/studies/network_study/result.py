@@ -12,10 +12,10 @@ import numpy as np
 
 from suture._base import FilePath, SutureError, checked, make_unknown_error
 from suture.results import Comparison, load
+from suture.studies.network_study.layers import Reduce, match_layers, reduce_layers
 from suture.studies.population.pairs import PairName
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask
-from suture.studies.network_study.layers import Reduce, match_layers, reduce_layers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -99,7 +99,8 @@ class Study:
             raise SutureError(f"{a} into {b} failed: {self.failures[a, b]}")
         if (a, b) not in self.comparisons:
             other = f"; {b} into {a} is there" if (b, a) in self.comparisons else ""
-            raise SutureError(f"expected a pair of the study, got {a} into {b}{other}; write pairs='directed'")
+            raise SutureError(f"expected a pair of the study, got {a} into {b}{other}; write "
+                              "pairs='directed'")
         return self.comparisons[a, b]
 
     @cached_property
@@ -150,7 +151,8 @@ class Study:
             found[i, j] = value
             if symmetric and (b, a) not in self.comparisons:
                 found[j, i] = value
-        return pd.DataFrame(found, index=pd.Index(names, name="source"), columns=pd.Index(names, name="target"))
+        return pd.DataFrame(found, index=pd.Index(names, name="source"),
+                            columns=pd.Index(names, name="target"))
 
     @checked
     def layers(self, a: str, b: str, measure: str, *, order: bool = False) -> pd.DataFrame:

@@ -44,12 +44,14 @@ def make_plan(work: Work, pairs: Sequence[PairName], settings: Settings) -> Plan
         except FOREIGN as error:
             failed[name] = str(error) if isinstance(error, SutureError) else describe_error(error)
     notes: list[str] = []
-    shared = {"settings": settings.as_key(), "sites": hash_object([settings.sites, settings.target_sites]).short,
+    sites = hash_object([settings.sites, settings.target_sites]).short
+    shared = {"settings": settings.as_key(), "sites": sites,
               "versions": collect_versions(),
               "data": [_digest_data(given, name, raw, notes) for given, name in
                        ((work.data, "data"), (work.test, "test data"))]}
     about = hash_parts(shared)
-    tasks = [PairTask(pair, hash_parts({"source": hashes[pair[0]], "target": hashes[pair[1]], "shared": about}))
+    tasks = [PairTask(pair, hash_parts({"source": hashes[pair[0]], "target": hashes[pair[1]],
+                                        "shared": about}))
              for pair in pairs if not failed.keys() & set(pair)]
     return Plan(tasks, failed, notes)
 

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,12 @@ class StudyStore:
     folder: Path
 
     @classmethod
-    def open(cls, folder: str | Path) -> StudyStore:
+    def open(cls, folder: str | PathLike[str]) -> StudyStore:
         """Return the store of a folder that can be written, before any work."""
         place = check_folder(folder)
         if place.exists() and any(place.iterdir()) and not (place / MANIFEST).exists():
-            raise SutureError(f"expected an empty folder or one of a study, got {str(place)!r}; choose another "
-                              "folder")
+            raise SutureError(f"expected an empty folder or one of a study, got {str(place)!r}; choose "
+                              "another folder")
         return cls(place)
 
     def get_place(self, task: PairTask) -> Path:
