@@ -45,8 +45,8 @@ def read_cells(made: Comparison, measure: str) -> tuple[Floats, Floats]:
 def match_layers(made: Comparison, measure: str, order: bool = False) -> pd.DataFrame:
     """Return the plan (S, T) of the best match between the layers of a comparison, which sums to one.
 
-    Without `order` it is the optimal transport between layers of equal weights, for which a plan with few
-    shares is chosen by linear programming. With `order`, matched layers never go back (dynamic time warping).
+    Without `order` it is an optimal transport: each layer of the deeper network has an equal share, and each
+    of the other at least such a one. With `order`, matched layers never go back (dynamic time warping).
 
     Raises:
         SutureError: no cell has a value without a mark.
@@ -92,13 +92,18 @@ _WEIGHTS: Mapping[str, Callable[[Comparison, Floats, bool], Floats]] = MappingPr
 
 
 def _transport(gain: Floats) -> Floats:
-    """Return the plan P >= 0 with row sums 1/S and column sums 1/T that maximises sum P_ij gain_ij."""
+    """Return the plan P >= 0 that maximises sum P_ij gain_ij, each layer of the deeper side sharing equally.
+
+    A layer of the other side gets at least such a share, and more where several layers do what it does.
+    """
     from scipy.optimize import linprog
-    from scipy.sparse import eye, kron, vstack
+    from scipy.sparse import eye, kron
 
     s, t = gain.shape
-    sums = vstack([kron(eye(s), np.ones((1, t))), kron(np.ones((1, s)), eye(t))]).toarray()
-    found = linprog(-gain.ravel(), A_eq=sums, b_eq=np.r_[np.full(s, 1 / s), np.full(t, 1 / t)],
+    if s > t:
+        return _transport(gain.T).T
+    rows, columns = kron(eye(s), np.ones((1, t))).toarray(), kron(np.ones((1, s)), eye(t)).toarray()
+    found = linprog(-gain.ravel(), A_ub=-rows, b_ub=np.full(s, -1 / t), A_eq=columns, b_eq=np.full(t, 1 / t),
                     method="highs-ds")
     if found.x is None:
         raise SutureError(f"no optimal transport between {s} and {t} layers: {found.message}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from suture._base import SutureError, check_folder, hold_lock, replace_file
-from suture.results import Comparison, has_comparison, load
+from suture.results import Comparison, has_comparison, load, refuse_foreign
 from suture.studies.running.tasks import PairTask, TaskRecord
 
 MANIFEST = "study.json"
@@ -80,9 +80,10 @@ class StudyStore:
         return load(self.get_place(task))
 
     def set_aside_damaged(self, task: PairTask) -> None:
-        """Rename the folder of a comparison that cannot be loaded, so that it is computed again."""
+        """Rename the folder of a comparison that cannot be loaded or is incomplete, to compute it again."""
         place = self.get_place(task)
         try:
+            refuse_foreign(place)
             if has_comparison(place):
                 load(place)
         except SutureError:
