@@ -155,7 +155,8 @@ def test_a_network_that_fails_does_not_end_the_others(tmp_path: Path) -> None:
     assert all("\n" not in reason for reason in made.failures.values())
     assert Study.load(tmp_path).failures == made.failures
     rows = made.table[made.table["target_network"] == "unbuilt"]
-    assert rows["value"].isna().all() and rows["reason"].str.contains("no such").all()
+    assert rows["value"].isna().all()
+    assert rows["reason"].str.contains("no such").all()
     with pytest.raises(SutureError, match="no such"):
         made.comparison("a", "unbuilt")
     with pytest.raises(SutureError, match="no such"):
@@ -268,7 +269,8 @@ def test_reductions_against_slow_references(shape: tuple[int, int], measure: str
     assert reduce_layers(made, measure, "transport")[0] == pytest.approx(sign * try_all_plans(sign * values))
     plan = match_layers(made, measure)
     sums = [plan.to_numpy().sum(axis) for axis in ((0, 1) if shape[0] <= shape[1] else (1, 0))]
-    assert np.allclose(sums[0], 1 / max(shape)) and (sums[1] >= 1 / max(shape) - 1e-9).all()
+    assert np.allclose(sums[0], 1 / max(shape))
+    assert (sums[1] >= 1 / max(shape) - 1e-9).all()
 
 
 def list_paths(s: int, t: int) -> list[list[tuple[int, int]]]:
@@ -337,7 +339,8 @@ def test_an_unknown_engine_is_named() -> None:
 
 def test_a_study_says_what_it_holds() -> None:
     made = synthetic.comparison()
-    study = Study.make({"networks": {"A": {}}, "tasks": [], "failed": {}}, {("A", "A"): made}, {("A", "B"): "no"})
+    study = Study.make({"networks": {"A": {}}, "tasks": [], "failed": {}}, {("A", "A"): made},
+                       {("A", "B"): "no"})
     assert repr(study) == "Study(1 networks, 1 pairs, 1 failed)"
     with pytest.raises(SutureError, match="'X'"):
         study.comparison("A", "X")

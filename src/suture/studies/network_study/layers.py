@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 Reduce = Literal["diagonal", "best", "transport"]
 
 
-def reduce_layers(made: Comparison, measure: str, reduce: str, order: bool = False) -> tuple[float, bool]:
+def reduce_layers(made: Comparison, measure: str, reduce: str, order: bool = False,
+                  change: Callable[[float], float] | None = None) -> tuple[float, bool]:
     """Return one number for all cells of a comparison, and whether it is that of the other direction too.
 
-    Missing and marked cells are left out; NaN if none remains.
+    Missing and marked cells are left out; NaN if none remains. Values are put through `change` before.
     """
     if reduce not in _WEIGHTS:
         raise make_unknown_error("way to reduce cells", reduce, _WEIGHTS)
     values, similar = read_cells(made, measure)
     weights = _WEIGHTS[reduce](made, similar, order) * ~np.isnan(values)
     total = float(weights.sum())
+    values = values if change is None else np.vectorize(change, otypes=[float])(values)
     entry = INDICES.get(get_base_name(measure))
     symmetric = bool(entry is not None and entry.symmetric)
     return (float((weights * np.nan_to_num(values)).sum()) / total if total else np.nan), symmetric

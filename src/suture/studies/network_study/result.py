@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suture._base import FilePath, SutureError, checked, make_unknown_error
+from suture._base import FilePath, Seed, SutureError, checked, make_unknown_error
 from suture.results import Comparison, load
+from suture.studies.network_study.geometry import Embedding, embed_networks, link_networks, to_distance
+from suture.studies.network_study.inference import NetworkPairs, Trend, find_trend, summarise_pairs
 from suture.studies.network_study.layers import Reduce, match_layers, reduce_layers
 from suture.studies.population.pairs import PairName
 from suture.studies.running.store import StudyStore
@@ -19,6 +21,7 @@ from suture.studies.running.tasks import PairTask
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 _OPEN = 64
 """Comparisons that stay in memory after they were loaded."""
@@ -141,12 +144,16 @@ class Study:
         Raises:
             SutureError: no such measure.
         """
+        return self._reduce(measure, reduce, order)
+
+    def _reduce(self, measure: str, reduce: str, order: bool,
+                change: Callable[[float], float] | None = None) -> pd.DataFrame:
         import pandas as pd
 
         names = list(self.networks)
         found = np.full((len(names), len(names)), np.nan)
         for (a, b) in self.comparisons:
-            value, symmetric = reduce_layers(self.comparisons[a, b], measure, reduce, order)
+            value, symmetric = reduce_layers(self.comparisons[a, b], measure, reduce, order, change)
             i, j = names.index(a), names.index(b)
             found[i, j] = value
             if symmetric and (b, a) not in self.comparisons:
@@ -163,6 +170,76 @@ class Study:
             largest share in a column is the layer that matches best.
         """
         return match_layers(self.comparison(a, b), measure, order)
+
+    @checked
+    def summary(self, measure: str, reduce: Reduce = "diagonal", by: str | None = None, seed: Seed = 0
+                ) -> pd.DataFrame:
+        """Return the mean of a measure over the pairs of different networks, with an interval over networks.
+
+        Args:
+            measure: a measure of the comparisons.
+            reduce: as for `matrix`.
+            by: a column of `about`. Pairs of equal and unequal entries then have a row each.
+            seed: of the bootstrap.
+
+        Returns:
+            Columns ``group``, ``value``, ``low``, ``high`` (a bootstrap over networks, never over pairs),
+            ``networks``, ``pairs`` and ``reason`` for a missing interval.
+        """
+        labels = None if by is None else list(self._find_words(by))
+        return summarise_pairs(NetworkPairs.of(self.matrix(measure, reduce)), labels, by or "", seed)
+
+    @checked
+    def trend(self, measure: str, along: str, reduce: Reduce = "diagonal", seed: Seed = 0) -> Trend:
+        """Return how a measure changes with the difference of two networks in `along`, such as "epoch".
+
+        Args:
+            measure: a measure of the comparisons.
+            along: a column of numbers in `about`.
+            reduce: as for `matrix`.
+            seed: of bootstrap and permutations.
+        """
+        words = self._find_words(along)
+        try:
+            numbers = words.to_numpy(dtype=float)
+        except (TypeError, ValueError) as error:
+            raise SutureError(f"expected numbers as {along!r} of the networks, got {list(words)[:3]}"
+                              ) from error
+        return find_trend(self.matrix(measure, reduce), numbers, along, measure, seed)
+
+    def _find_words(self, column: str) -> pd.Series[Any]:
+        if column not in self.about:
+            raise make_unknown_error("column of about", column, map(str, self.about.columns))
+        return self.about[column].reindex(list(self.networks))
+
+    @checked
+    def distances(self, measure: str) -> pd.DataFrame:
+        """Return distances of networks that are a metric: the mean over corresponding layers.
+
+        Values become metrics as in Williams et al. (2021): the arc cosine of CKA, the root of the squared
+        Procrustes distance.
+
+        Raises:
+            SutureError: the measure is no metric after any function known.
+        """
+        change = to_distance(measure)
+        return self._reduce(measure, "diagonal", False, change)
+
+    @checked
+    def embed(self, measure: str = "cka") -> Embedding:
+        """Return the networks as points in a plane (metric multidimensional scaling of `distances`)."""
+        return embed_networks(self.distances(measure), measure)
+
+    @checked
+    def dendrogram(self, measure: str = "cka", ax: Axes | None = None) -> Axes:
+        """Draw the tree of the networks, average linkage of `distances`."""
+        from matplotlib import pyplot as plt
+        from scipy.cluster.hierarchy import dendrogram
+
+        links = link_networks(self.distances(measure))
+        ax = plt.subplots(layout="constrained")[1] if ax is None else ax
+        dendrogram(links, labels=list(self.networks), ax=ax, orientation="right")
+        return ax
 
     @checked
     def save(self, folder: FilePath) -> Path:
