@@ -192,7 +192,7 @@ def test_a_network_stitched_to_itself_at_one_site_is_the_network(name):
 # -- law 5: grouped training is training alone ---------------------------------------------------------------
 
 
-def trained(sited, cells, inputs, labels, micro, steps=10):
+def trained(sited, cells, inputs, labels, micro, steps=6):
     layers = {(i, j): StitchingLayer(Alignment(sited.shapes[i], sited.shapes[j])).init_random(100 * i + j)
               .to(inputs.dtype) for i, j in cells}
     recipe = TaskRecipe(epochs=steps, lr=1e-2)
