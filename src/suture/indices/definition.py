@@ -239,10 +239,11 @@ class Index:
 def define_index(name: str, label: str, invariant_x: frozenset[str],
                  invariant_y: frozenset[str] | None = None, *, low: float = 0.0, high: float = 1.0,
                  larger: bool = True, form: str = "", span: tuple[float, float] | None = None,
-                 judged: bool = True, **stated: Any) -> Callable[[Callable[..., float]], Index]:
+                 judged: bool = True, metric: str = "",
+                 **stated: Any) -> Callable[[Callable[..., float]], Index]:
     """Return a decorator that makes an `Index` of a formula.
 
-    The first paragraph of the formula's docstring describes the index in reports. `low` to `judged` are
+    The first paragraph of the formula's docstring describes the index in reports. `low` to `metric` are
     fields of `suture.numbers.Measure`, and `stated` holds other fields of `Index`. By default `invariant_y`
     equals `invariant_x`, `identical` is 1 (0 for distances), `null` is 0 (None for distances), and
     `symmetric` is True.
@@ -252,7 +253,7 @@ def define_index(name: str, label: str, invariant_x: frozenset[str],
     def define(fn: Callable[..., float]) -> Index:
         about = " ".join((fn.__doc__ or "").partition("\n\n")[0].split())
         measure = make_measure(name, label, about, low=low, high=high, larger=larger, form=form,
-                               judged=judged, span=span)
+                               judged=judged, span=span, metric=metric)
         argument = stated.get("argument")
         return Index(measure, fn, invariant_x=invariant_x, value=argument.default if argument else None,
                      invariant_y=invariant_x if invariant_y is None else invariant_y,

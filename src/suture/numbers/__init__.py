@@ -33,6 +33,7 @@ from suture.numbers.measures import ALIGNMENTS as ALIGNMENTS
 from suture.numbers.measures import DETECTOR_NAME as DETECTOR_NAME
 from suture.numbers.measures import MEASURES as MEASURES
 from suture.numbers.measures import METHOD_NAMES as METHOD_NAMES
+from suture.numbers.measures import METRIC_FORMS as METRIC_FORMS
 from suture.numbers.measures import Measure as Measure
 from suture.numbers.measures import get_base_name as get_base_name
 from suture.numbers.measures import get_measure as get_measure

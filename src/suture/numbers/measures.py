@@ -19,6 +19,12 @@ COMMON_FORMS: Mapping[str, tuple[str, Callable[[float], float]]] = {
     "inverse": ("1 / (1 + value)", lambda v: 1 / (1 + v)),
 }
 """Common forms, in which larger means more similar: the formula, and the function."""
+METRIC_FORMS: Mapping[str, Callable[[float], float]] = {
+    "same": lambda v: v,
+    "root": lambda v: math.sqrt(max(0.0, v)),
+    "angle": lambda v: math.acos(min(1.0, max(-1.0, v))),
+}
+"""Functions that make values of an index a metric between representations (Williams et al. 2021)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,7 @@ class Measure:
         form: key in `COMMON_FORMS`; "" for the value itself, or for its negative where smaller is more
             similar.
         own: it is a user's function.
+        metric: key in `METRIC_FORMS`; "" if none is known.
     """
 
     name: str
@@ -47,6 +54,7 @@ class Measure:
     form: str = ""
     span: tuple[float, float] | None = None
     own: bool = False
+    metric: str = ""
 
     @property
     def direction(self) -> str:
@@ -76,9 +84,9 @@ class Measure:
 
 def make_measure(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0,
                  larger: bool = True, functional: bool = False, form: str = "", judged: bool = True,
-                 span: tuple[float, float] | None = None, own: bool = False) -> Measure:
+                 span: tuple[float, float] | None = None, own: bool = False, metric: str = "") -> Measure:
     """Make a measure; without options, that of a structural index between 0 and 1."""
-    return Measure(name, label, low, high, larger, functional, about, judged, form, span, own)
+    return Measure(name, label, low, high, larger, functional, about, judged, form, span, own, metric)
 
 
 # Colours of divergences end at ln 10: a uniform guess over ten classes against a sure prediction. The limit

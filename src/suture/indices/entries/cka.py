@@ -32,7 +32,7 @@ def _describe_debiased(data: Pair | Kernels | ClassedRows) -> PermutationNull:
 
 @define_index("cka", "CKA (biased)", RIGID, formula="|Sxy|² / (|Sxx| |Syy|)",
               source="Kornblith et al. 2019, table 1 and eq. 14", flat=_read_biased, paper=True,
-              chance=_expect_biased, null_form=_describe_biased)
+              chance=_expect_biased, null_form=_describe_biased, metric="angle")
 def cka(pair: Pair) -> float:
     """Linear centred kernel alignment, biased HSIC (Kornblith et al. 2019)."""
     m = pair.moments

@@ -25,7 +25,7 @@ def _expect_nuclear(pair: Pair) -> float:
 
 @define_index("opd", "OPD (squared)", RIGID, formula="2 - 2 |Sxy|_* / sqrt(tr Sxx tr Syy)",
               source="Ding et al. 2021", cost=_COST, high=2.0, larger=False, form="half", null=2.0,
-              paper=True, chance=_expect_nuclear)
+              paper=True, chance=_expect_nuclear, metric="root")
 def opd(pair: Pair) -> float:
     """Squared orthogonal Procrustes distance of the centred matrices at unit Frobenius norm, 2 - 2 nuclear
     norm (Ding et al. 2021).
@@ -69,7 +69,7 @@ def nuclear(pair: Pair) -> float:
 @define_index("shape", "shape distance (partly whitened)", RIGID, source="Williams et al. 2021",
               formula="arccos(|Wx Sxy Wy|_* / norms), W = alpha I + (1 - alpha) S^(-1/2), S of mean "
                       "eigenvalue 1", argument=_ALPHA, cost="p³ + q³ per site, " + _COST, high=math.pi / 2,
-              larger=False, form="cosine", null=math.pi / 2)
+              larger=False, form="cosine", null=math.pi / 2, metric="same")
 def shape(pair: Pair, alpha: float) -> float:
     """Angle after partial whitening with alpha 0.5, or the given one, and the best rotation, in radians
     (Williams et al. 2021).
@@ -90,7 +90,7 @@ def _compute_weights(side: Spectrum, alpha: float) -> Tensor:
 
 @define_index("size_and_shape", "size-and-shape distance", _SHIFT, source="Schonemann 1966", cost=_COST,
               formula="sqrt((tr Sxx + tr Syy - 2 |Sxy|_*) / n)", larger=False, form="inverse",
-              span=(0.0, math.inf))
+              span=(0.0, math.inf), metric="same")
 def size_and_shape(pair: Pair) -> float:
     """Root mean square distance of rows after the best rotation and shift, without rescaling (Schonemann
     1966; Williams et al. 2021). No upper limit.

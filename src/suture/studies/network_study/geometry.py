@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from suture._base import SutureError
-from suture.numbers import Floats, get_base_name, get_measure
+from suture.numbers import MEASURES, METRIC_FORMS, Floats, get_measure
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-
-METRICS: Mapping[str, tuple[str, Callable[[float], float], str]] = MappingProxyType({
-    "cka": ("arccos", lambda v: math.acos(min(1.0, max(-1.0, v))), "the angle of centred Gram matrices"),
-    "rv": ("arccos", lambda v: math.acos(min(1.0, max(-1.0, v))), "the angle of scatter matrices"),
-    "opd": ("square root", lambda v: math.sqrt(max(0.0, v)), "the Procrustes distance"),
-    "permutation": ("square root", lambda v: math.sqrt(max(0.0, v)), "the distance after an assignment"),
-    "shape": ("none", lambda v: v, "an angle already"),
-    "size_and_shape": ("none", lambda v: v, "a distance already"),
-})
-"""Indices that are metrics after a function (Williams et al. 2021), by base name."""
-
 
 def to_distance(measure: str) -> Callable[[float], float]:
     """Return the function that makes values of a measure a metric.
@@ -34,11 +22,12 @@ def to_distance(measure: str) -> Callable[[float], float]:
     Raises:
         SutureError: no such function is known.
     """
-    found = METRICS.get(get_base_name(measure))
-    if found is None:
+    form = get_measure(measure).metric
+    if not form:
+        known = ", ".join(name for name, entry in MEASURES.items() if entry.metric)
         raise SutureError(f"{measure} is no metric, so distances of networks by it say nothing; choose "
-                          f"{', '.join(METRICS)}")
-    return found[1]
+                          f"{known}")
+    return METRIC_FORMS[form]
 
 
 def check_distances(distances: pd.DataFrame) -> Floats:
