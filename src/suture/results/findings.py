@@ -86,8 +86,8 @@ def summarise_findings(measured: Measured, correspond: Correspond = None) -> Fin
              _describe_layers(measured, verdict), _describe_correspondence(measured, correspond)]
     last = _advise(measured, methods, claims)
     room = MOST - len(re.findall(r"\.(?: |$)", standing.line)) - bool(last)
-    told = [part for part in parts if part][:max(0, room)]
-    return Findings(standing.line, (*told, *([last] if last else [])), verdict, methods)
+    shown = [part for part in parts if part][:max(0, room)]
+    return Findings(standing.line, (*shown, *([last] if last else [])), verdict, methods)
 
 
 def _describe_methods(methods: Mapping[str, CellVerdicts], claims: Mapping[str, Words]) -> list[str]:
@@ -119,7 +119,7 @@ def _count_working(found: CellVerdicts, words: Words) -> str:
 def _list_verdicts(found: CellVerdicts, words: Words) -> str:
     rest = found.words.size - len(words)
     trouble = "not converged" if found.method == "tlm" else "not generalising"
-    return ", ".join(filter(None, [count_verdicts(words), rest and f"{rest} {trouble}"]))
+    return ", ".join(filter(None, [count_verdicts(words), f"{rest} {trouble}" * bool(rest)]))
 
 
 def _count(words: Words, *of: str) -> int:
@@ -149,16 +149,15 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
         return ""
     best = int(np.argmax(np.where(usable, gap, -np.inf)))
     i, j = map(int, np.unravel_index(best, value.shape))
-    said = [f"by {METHOD_NAMES[m]} {by.words if m == 'tlm' else ''} {v[i, j]:.2f}, at "
-            f"{_round(measured.matrix(f'{m}.natural_distance').iloc[i, j])}".replace("  ", " ")
-            for m, v in (("tlm", value), ("dm", other)) if v is not None]
-    said[0] += " times what natural inputs reach"
-    return f"Most telling, {measured.sources[i]} into {measured.targets[j]}: {'; '.join(said)}."
+    far = {m: _round(measured.matrix(f"{m}.natural_distance").to_numpy()[i, j]) for m in methods}
+    rest = "" if other is None else f"; by direct matching {other[i, j]:.2f}, at {far['dm']}"
+    return (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: by task loss matching {by.words} "
+            f"{value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
 
 
 def _round(value: float) -> str:
     """Format a positive number with two digits, and at most two places, as in 410, 15, 2.1 and 0.09."""
-    return f"{round(float(f'{value:.2g}'), 2):g}"
+    return "no known distance" if math.isnan(value) else f"{round(float(f'{value:.2g}'), 2):g}"
 
 
 def _describe_layers(measured: Measured, verdict: Verdict) -> str:
@@ -236,7 +235,7 @@ def _describe_chance(measured: Measured) -> str:
         return ""
     label, chance = get_measure(name).label, "above chance (examples permuted"
     if len(measured.sources) == len(measured.targets) == 1:
-        value = measured.matrix(name).iloc[0, 0]
+        value = float(measured.matrix(name).to_numpy()[0, 0])
         return f"{label} is {value:.2f}, {'' if above else 'not '}{chance}, p < {LEVEL})."
     return f"By {label}, {above} of {tested} cells are {chance}, p < {LEVEL}, adjusted for all cells)."
 
@@ -245,7 +244,7 @@ def _advise(measured: Measured, methods: Mapping[str, CellVerdicts], claims: Map
     """Say what to do next."""
     if not methods:
         return ("Next: compare with ood=suture.OOD(); without natural distances no cell has a verdict."
-                if find_standing(measured).criteria else "")
+                if find_standing(measured).criteria else _advise_null(measured))
     if "tlm" in methods and 2 * len(claims["tlm"]) < methods["tlm"].words.size:
         return "Next: train task loss matching longer (epochs), because most of its cells have not converged."
     words = np.concatenate([*claims.values(), []])
@@ -258,4 +257,10 @@ def _advise(measured: Measured, methods: Mapping[str, CellVerdicts], claims: Map
     if _count(words, LABELS_ONLY):
         return ("Next: look at the cells that share the labels only; their scores say nothing of what the "
                 "layers hold.")
-    return ""
+    return _advise_null(measured)
+
+
+def _advise_null(measured: Measured) -> str:
+    missing = not any(name.startswith("null.tests/") for name in measured.arrays)
+    return ("Next: compare with nulls=200, which shows what the indices say by chance."
+            if missing and not measured.same_network and any("." not in m for m in measured.measures) else "")
