@@ -151,8 +151,8 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
     i, j = map(int, np.unravel_index(best, value.shape))
     far = {m: _round(measured.matrix(f"{m}.natural_distance").to_numpy()[i, j]) for m in methods}
     rest = "" if other is None else f"; by direct matching {other[i, j]:.2f}, at {far['dm']}"
-    return (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: by task loss matching {by.words} "
-            f"{value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
+    return (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: by task loss matching "
+            f"{by.words} {value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
 
 
 def _round(value: float) -> str:
@@ -252,8 +252,8 @@ def _advise(measured: Measured, methods: Mapping[str, CellVerdicts], claims: Map
         return ("Next: read why so many cells stay open, cells(method, 'reason'); more test examples make "
                 "intervals narrower.")
     if _count(words, ARTEFACT):
-        return ("Next: leave hatched cells out of any claim; the score of an artefact is the work of its "
-                "layer, not similarity.")
+        return ("Next: leave artefacts out of any claim of similarity; their score is the work of their "
+                "stitching layer.")
     if _count(words, LABELS_ONLY):
         return ("Next: look at the cells that share the labels only; their scores say nothing of what the "
                 "layers hold.")
