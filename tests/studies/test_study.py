@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -332,11 +331,6 @@ def test_transport_finds_repeated_blocks(order: bool) -> None:
     assert made.matrix("cka", "transport", order=order).loc["8", "14"] > 0.9
 
 
-def test_an_unknown_engine_is_named() -> None:
-    with pytest.raises(SutureError, match="serial"):
-        run(engine="slurm")
-
-
 def test_a_study_says_what_it_holds() -> None:
     made = synthetic.comparison()
     study = Study.make({"networks": {"A": {}}, "tasks": [], "failed": {}}, {("A", "A"): made},
@@ -344,9 +338,6 @@ def test_a_study_says_what_it_holds() -> None:
     assert repr(study) == "Study(1 networks, 1 pairs, 1 failed)"
     with pytest.raises(SutureError, match="'X'"):
         study.comparison("A", "X")
-
-
-MAKERS: dict[str, Callable[[], nn.Module]] = {"a": lambda: make(0), "b": lambda: make(1)}
 
 
 def test_networks_that_are_built_need_not_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,3 +3,5 @@
 from suture.studies import controls as controls
 from suture.studies.network_study.call import study as study
 from suture.studies.network_study.result import Study as Study
+from suture.studies.running.processes import Processes as Processes
+from suture.studies.running.ray_engine import Ray as Ray

@@ -14,7 +14,8 @@ from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import KeptComparisons, Study, list_broken
 from suture.studies.population.members import Member, list_members
 from suture.studies.population.pairs import PairName, list_pairs
-from suture.studies.running.engines import Outcome, find_engine, run_all
+from suture.studies.running.engine_choice import find_engine
+from suture.studies.running.engines import Outcome, run_all
 from suture.studies.running.keys import Plan, make_plan
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, Work

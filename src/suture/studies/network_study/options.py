@@ -35,7 +35,10 @@ class StudyOptions(Settings):
         "Folder that results are written to as they come. The same call goes on from there, and several "
         "processes may share it. Changed networks, data or settings are computed anew beside it. None: "
         "nothing is kept.")] = None
-    engine: Annotated[Any, SkipValidation, Doc("Engine that runs the pairs: serial.")] = "serial"
+    engine: Annotated[Any, SkipValidation, Doc(
+        "Engine that runs the pairs: serial, processes:N (worker processes of this machine), ray or "
+        "ray:ADDRESS (a cluster), or a `suture.studies.Ray` with CPUs and GPUs for each pair. All but serial "
+        "need a folder, which all workers see.")] = "serial"
     on_result: Annotated[Callable[[InstanceOf[Comparison]], object] | None,
                          AfterValidator(name_callback("on_result")), Doc(
         "Function called with each comparison as it comes.")] = None

@@ -1,14 +1,13 @@
-"""Engines that run the tasks of a study: one after another, or in several processes."""
+"""Engines that run the tasks of a study, one of them: all in this process; and what they have in common."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
-from suture._base import LockedError, Progress, SutureError, make_unknown_error
+from suture._base import LockedError, Progress, SutureError
 from suture.results import Comparison
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, TaskRecord, Work
@@ -68,19 +67,6 @@ class Serial:
             progress: Progress | None) -> Iterator[Outcome]:
         for task in tasks:
             yield run_task(work, store, task, progress)
-
-
-ENGINES: Mapping[str, type[Serial]] = MappingProxyType({"serial": Serial})
-"""Engines by name."""
-
-
-def find_engine(given: Any) -> Engine:
-    """Return the engine that a name or an object stands for."""
-    if not isinstance(given, str):
-        return given  # type: ignore[no-any-return]
-    if given not in ENGINES:
-        raise make_unknown_error("engine", given, ENGINES)
-    return ENGINES[given]()
 
 
 def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],

@@ -1,0 +1,40 @@
+"""Engines by name, as options and commands give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from suture._base import SutureError, make_unknown_error
+from suture.studies.running.engines import Engine, Serial
+from suture.studies.running.processes import Processes
+from suture.studies.running.ray_engine import Ray
+
+
+def _make_serial(argument: str) -> Engine:
+    if argument:
+        raise SutureError(f"expected engine='serial', got 'serial:{argument}'; it has one process")
+    return Serial()
+
+
+def _make_processes(argument: str) -> Engine:
+    if argument and not (argument.isdecimal() and int(argument)):
+        raise SutureError(f"expected a number of processes, got {argument!r}; write engine='processes:4'")
+    return Processes(int(argument)) if argument else Processes()
+
+
+ENGINES: Mapping[str, Callable[[str], Engine]] = MappingProxyType({
+    "serial": _make_serial, "processes": _make_processes, "ray": lambda address: Ray(address or None)})
+"""Engines by name; what follows a colon is the number of processes, or the address of a cluster."""
+
+
+def find_engine(given: str | Engine) -> Engine:
+    """Return the engine that a name such as "processes:4" or an object stands for."""
+    if not isinstance(given, str):
+        if not callable(getattr(given, "run", None)):
+            raise SutureError(f"expected an engine, got {type(given).__name__}; write engine='serial'")
+        return given
+    name, _, argument = given.partition(":")
+    if name not in ENGINES:
+        raise make_unknown_error("engine", name, ENGINES)
+    return ENGINES[name](argument)

@@ -1,0 +1,86 @@
+"""The engine that runs the tasks of a study on Ray: on this machine, or on a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from suture._base import Progress, SutureError, describe_error, import_optional
+from suture.studies.running.engines import Outcome, run_task
+from suture.studies.running.processes import MOST_ATTEMPTS, require_store
+from suture.studies.running.store import StudyStore
+from suture.studies.running.tasks import PairTask, Work
+
+_WORKS: dict[str, Work] = {}
+"""The work of this worker, by the object of Ray that it came from."""
+
+
+@dataclass(frozen=True)
+class Ray:
+    """Runs tasks on Ray, which starts workers, and begins the tasks of a lost one again.
+
+    Each worker gets networks and data once. The folder of the study must be the same for all machines.
+
+    Attributes:
+        address: of a cluster, such as "auto" or "ray://head:10001". None: workers of this machine, unless
+            this process is connected already.
+        workers: number of CPUs that Ray may use on this machine. None: all.
+        cpus, gpus: that each task asks for.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    cpus: float = 1
+    gpus: float = 0
+
+    def run(self, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
+            progress: Progress | None) -> Iterator[Outcome]:
+        """Run tasks; see `Engine`. Stages within a pair are not reported."""
+        store = require_store(store, "ray")
+        ray = import_optional("ray", "ray", "engine='ray'")
+        sent = work.replace(settings={k: v for k, v in work.settings.items() if k != "progress"})
+        with self._connect(ray):
+            shared, remote = ray.put(sent), ray.remote(_run)
+            how = {"num_cpus": self.cpus, "num_gpus": self.gpus, "max_retries": MOST_ATTEMPTS - 1}
+            running = {remote.options(**how).remote(shared, shared.hex(), store, task, self.cpus): task
+                       for task in tasks}
+            try:
+                while running:
+                    done = ray.wait(list(running))[0][0]
+                    yield self._read(ray, done, store, running.pop(done))
+            finally:
+                for left in running:
+                    ray.cancel(left, force=True)
+
+    def _read(self, ray: Any, done: Any, store: StudyStore, task: PairTask) -> Outcome:
+        try:
+            return ray.get(done)  # type: ignore[no-any-return]
+        except ray.exceptions.RayError as error:
+            return Outcome(task, store.finish(task, f"its worker failed: {describe_error(error)}"))
+
+    @contextmanager
+    def _connect(self, ray: Any) -> Iterator[None]:
+        if ray.is_initialized():
+            yield
+            return
+        try:
+            here: dict[str, Any] = ({} if self.address else
+                                    {"num_cpus": self.workers, "include_dashboard": False})
+            ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **here)
+        except Exception as error:
+            place = f"the cluster {self.address!r}" if self.address else "Ray on this machine"
+            raise SutureError(f"cannot reach {place}: {describe_error(error)}; start it, or write "
+                              "engine='serial'") from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _run(work: Work, key: str, store: StudyStore, task: PairTask, cpus: float) -> Outcome:
+    import torch
+
+    torch.set_num_threads(max(1, int(cpus)))
+    return run_task(_WORKS.setdefault(key, work), store, task)

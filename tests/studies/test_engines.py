@@ -1,0 +1,103 @@
+"""Engines of a study: the same numbers everywhere, and workers that are lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+import suture
+from suture import Study, SutureError
+from suture.studies import Ray
+from suture.studies.running.engine_choice import find_engine
+from tests.support import tiny
+
+HOW: dict[str, Any] = {"methods": [], "indices": ["cka"], "device": "cpu", "sites": ["block*"]}
+MARK = "SUTURE_TEST_MARK"
+
+
+def kill_once() -> nn.Module:
+    """Build a network; the first worker that does is killed."""
+    mark = Path(os.environ[MARK])
+    if not mark.exists() and os.environ.get("SUTURE_TEST_DRIVER") != str(os.getpid()):
+        mark.write_text("")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tiny.other()
+
+
+def kill_always() -> nn.Module:
+    """Build a network in the process that asked for the study; every other one is killed."""
+    if os.environ["SUTURE_TEST_DRIVER"] != str(os.getpid()):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return tiny.other()
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(MARK, str(tmp_path / "mark"))
+    monkeypatch.setenv("SUTURE_TEST_DRIVER", str(os.getpid()))
+    root = str(Path(__file__).parents[2])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
+
+
+def run(engine: Any, folder: Path | None, networks: Any = None, **more: Any) -> Study:
+    given = {"a": tiny.network, "b": tiny.other, "c": tiny.network()} if networks is None else networks
+    return suture.study(given, *tiny.data(), folder=folder, engine=engine, **{**HOW, **more})
+
+
+def test_processes_give_the_same_numbers_and_replace_a_lost_worker(tmp_path: Path) -> None:
+    given = {"a": tiny.network, "b": kill_once, "c": tiny.network()}
+    made = run("processes:2", tmp_path / "study", given)
+    assert (tmp_path / "mark").exists()
+    assert not made.failures
+    assert made.table.equals(run("serial", None).table)
+
+
+@pytest.mark.slow
+def test_a_pair_whose_worker_always_ends_fails_and_the_others_do_not(tmp_path: Path) -> None:
+    made = run("processes:2", tmp_path, {"a": tiny.network, "b": kill_always}, pairs="directed")
+    assert set(made.pairs) == {("a", "a")}
+    assert all("3 times" in reason for reason in made.failures.values())
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_numbers_and_replaces_a_lost_worker(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    given = {"a": tiny.network, "b": kill_once, "c": tiny.network()}
+    made = run(Ray(workers=2), tmp_path / "study", given)
+    assert (tmp_path / "mark").exists()
+    assert not made.failures
+    assert made.table.equals(run("serial", None).table)
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(SutureError, match=r"127\.0\.0\.1:1") as error:
+        run("ray:127.0.0.1:1", tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("engine", "named"), [
+    ("slurm", "slurm"), ("processes:none", "none"), ("processes:0", "0"), ("serial:2", "serial:2"),
+    (3, "int")])
+def test_engines_that_do_not_exist(engine: Any, named: str) -> None:
+    with pytest.raises(SutureError, match=named):
+        find_engine(engine)
+
+
+def test_what_cannot_be_sent_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SutureError, match="'b'"):
+        run("processes", tmp_path, {"a": tiny.network, "b": lambda: tiny.other()})
+    with pytest.raises(SutureError, match="folder"):
+        run("processes", None)
+
+
+def test_without_ray_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(SutureError, match="ray"):
+        run("ray", tmp_path)
