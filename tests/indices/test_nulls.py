@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor
 from suture import SutureError
 from suture.indices import INDICES, Streaming, of_matrices, own
 from suture.indices.nulls.classes import ClassedRows
-from suture.numbers import Exchange
+from suture.indices.nulls.preparation import keep_rows
+from suture.indices.nulls.shuffled_rows import ShuffledRows
+from suture.numbers import Exchange, MomentBlock, Pair, factorisations, spectra
 
 N = 24
 CLASSES = np.repeat([0, 1, 2], [6, 8, 10])
@@ -244,3 +247,32 @@ def test_a_permutation_that_changes_nothing_proves_nothing() -> None:
     y = torch.eye(N, dtype=torch.float64)
     assert _null("cka", y, y).p == 1.0
     assert _null("r2_ridge", y, y, nulls=19).p == 1.0
+
+
+@pytest.mark.parametrize("within", [None, CLASSES], ids=["", "within"])
+def test_a_permutation_repeats_nothing_that_it_leaves_unchanged(within: Any,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    found = []
+    monkeypatch.setattr(spectra, "eigh", lambda x: (calls.append(1), factorisations.eigh(x))[1])
+    names = [n if within is None else f"{n}@within" for n in ("cca", "r2", "r2_folds", "gulp")]
+    for draws in (3, 6):
+        calls.clear()
+        of_matrices(X, Y, names, nulls=draws, within=within)
+        found.append(len(calls))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_folds_of_whole_groups_are_permuted_as_their_rows(columns: int) -> None:
+    groups = np.repeat(np.arange(12), 2)
+    x, y = X[:, :columns], Y
+    rows = keep_rows(x, y, groups)
+    shuffled = ShuffledRows(replace(rows, examples=groups), [INDICES["r2_folds"]])
+    for order in map(torch.from_numpy, rows.exchange.draw(5, 3)):
+        folds = [torch.from_numpy(np.flatnonzero(groups % 5 == k)) for k in range(5)]
+        pair = Pair.of_block(MomentBlock.of(x, y[order], units=False),
+                             [MomentBlock.of(x[f], y[order][f], units=False) for f in folds])
+        index = INDICES["r2_folds"].permute()
+        data = shuffled.reorder(order, {index.needs})[index.needs]
+        assert index.fn(data) == pytest.approx(INDICES["r2_folds"].fn(pair), abs=1e-12)

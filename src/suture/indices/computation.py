@@ -15,8 +15,9 @@ from suture.indices.entries import FOLDS
 from suture.indices.gram_matrices import FlatKernels
 from suture.indices.jackknife import add_intervals
 from suture.indices.nulls.labels import Labels, check_count
-from suture.indices.nulls.permutation import NullSource, PermutedRows, add_nulls
+from suture.indices.nulls.permutation import NullSource, add_nulls
 from suture.indices.nulls.preparation import GROUPED, keep_rows, prepare_within
+from suture.indices.nulls.shuffled_rows import PermutedRows
 from suture.indices.requests import Names, Request, chosen
 from suture.indices.sample import Sample, as_matrix
 from suture.numbers import (
