@@ -132,8 +132,8 @@ def test_positions_are_no_independent_rows_and_groups_of_them_are() -> None:
 
 
 def test_classes_of_unequal_spread_are_no_relation_within_them() -> None:
-    found = _find_rate(200, within=UNEQUAL)
-    interval = stats.binomtest(round(200 * found), 200).proportion_ci()
+    found = _find_rate(120, within=UNEQUAL)
+    interval = stats.binomtest(round(120 * found), 120).proportion_ci()
     assert interval.low < 0.07
     assert interval.high > 0.03
     centred = [[_centre(_spread(s), UNEQUAL) for s in (2 * k, 2 * k + 1)] for k in range(60)]
@@ -202,6 +202,8 @@ def test_a_calibrated_value_is_1_where_both_sides_are_the_same() -> None:
     ("cka", {"groups": np.arange(N) // 12, "nulls": 9}, "in 2 ways"),
     ("cka@within", {}, "no class"),
     ("cka@within", {"within": np.zeros(N, int)}, "one class"),
+    ("cka@within", {"within": [None] * N}, "no example has a class"),
+    ("r2", {"groups": np.repeat([0, 1], [10, 14]), "nulls": 9}, "no two have one size"),
     ("cka@within", {"within": np.arange(N) // 2}, "fewer than two classes"),
     ("cka_minibatch@flatten", {"nulls": 9}, "without @flatten"),
 ])
@@ -213,22 +215,33 @@ def test_a_missing_null_has_its_reason(name: str, options: Any, reason: str) -> 
 
 
 @pytest.mark.parametrize("option", ["groups", "within"])
-@pytest.mark.parametrize("given", [np.arange(N - 1), np.linspace(0, 1, N), 3, "abc", np.zeros((N, 2), int)])
+@pytest.mark.parametrize("given", [np.arange(N - 1), np.linspace(0, 1, N), 3, "abc", np.zeros((N, 2), int),
+                                   ["a", 1] * 12, [[1], [2, 3]] * 12, [float("inf")] * N])
 def test_bad_labels_are_refused_in_one_line(option: str, given: Any) -> None:
     with pytest.raises(SutureError) as error:
         of_matrices(X, Y, "cka@within", **{option: given})
     assert "\n" not in str(error.value)
 
 
-def test_names_and_numbers_of_classes_are_the_same_and_missing_ones_are_left_out() -> None:
-    names = np.array(["a", "b", "c"])[CLASSES]
-    some = np.where(np.arange(N) < 2, -1, CLASSES)
-    one, two = (of_matrices(X, Y, "cka@within", within=w)["cka@within"] for w in (CLASSES, names.tolist()))
+@pytest.mark.parametrize("given", [
+    np.array(["a", "b", "c"])[CLASSES].tolist(), np.array(["a", "b", "c"])[CLASSES].astype(object),
+    CLASSES.astype(float), torch.from_numpy(CLASSES).bfloat16(), list(torch.from_numpy(CLASSES)),
+], ids=["names", "objects", "floats", "bfloat16", "tensors"])
+def test_names_and_numbers_of_classes_are_the_same(given: Any) -> None:
+    one, two = (of_matrices(X, Y, "cka@within", within=w)["cka@within"] for w in (CLASSES, given))
     assert one == two
-    left = of_matrices(X, Y, "cka@within", within=some)["cka@within"]
+
+
+@pytest.mark.parametrize("none", [-1, -100, None, float("nan")])
+@pytest.mark.parametrize("names", [False, True])
+def test_examples_without_a_class_are_left_out(none: Any, names: bool) -> None:
+    known = [f"class {k}" for k in CLASSES] if names and not isinstance(none, int) else CLASSES.tolist()
+    left = of_matrices(X, Y, "cka@within", within=[none, none, *known[2:]])["cka@within"]
     assert left.value == pytest.approx(
         of_matrices(X[2:], Y[2:], "cka@within", within=CLASSES[2:])["cka@within"].value)
     assert "2 of 24 examples" in left.mark
+    with pytest.raises(SutureError, match="group for each example"):
+        of_matrices(X, Y, "cka", groups=[none, *known[1:]])
 
 
 def test_batches_make_no_difference() -> None:

@@ -32,6 +32,7 @@ from suture.indices.logits import of_logits as of_logits
 from suture.indices.matrices import ArraySource as ArraySource
 from suture.indices.matrices import compare_arrays as compare_arrays
 from suture.indices.matrices import open_array_file as open_array_file
+from suture.indices.nulls.labels import Groups as Groups
 from suture.indices.nulls.labels import Labels as Labels
 from suture.indices.nulls.labels import check_count as check_count
 from suture.indices.nulls.labels import number_labels as number_labels

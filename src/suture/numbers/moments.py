@@ -116,11 +116,11 @@ class Moments:
     def of(cls, x: Tensor, y: Tensor) -> Moments:
         """Compute the moments of two matrices (n, p) and (n, q) in memory, in float64, after `check`."""
         cls.check(x, y)
-        (x, first), (y, second) = (_centre_rows(to_double(m)) for m in (x, y))
+        (x, mean_x), (y, mean_y) = (_centre_rows(to_double(m)) for m in (x, y))
         kx, ky = x.square().sum(1), y.square().sum(1)
-        return cls(*(Side(len(m), mean, torch.zeros_like(mean), m.T @ m, m.T @ k, k @ k)
-                     for m, k, mean in ((x, kx, first), (y, ky, second))),
-                   Cross(x.T @ y, x.T @ ky, y.T @ kx, kx @ ky))
+        first, second = (Side(len(m), mean, torch.zeros_like(mean), m.T @ m, m.T @ k, k @ k)
+                         for m, k, mean in ((x, kx, mean_x), (y, ky, mean_y)))
+        return cls(first, second, Cross(x.T @ y, x.T @ ky, y.T @ kx, kx @ ky))
 
     def centre(self) -> Moments:
         """Return the same moments about the means."""

@@ -167,6 +167,7 @@ def choose_classes(labels: Ints) -> tuple[Ints, Ints]:
     """
     found, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     large = (counts >= FEWEST_ROWS) & (found != -1)
+    require(bool((found != -1).any()), "no example has a class")
     require(len(found[found != -1]) > 1, "there is one class only, and within it an index is the one without "
                                          "@within")
     require(large.sum() > 1, f"fewer than two classes have {FEWEST_ROWS} examples")

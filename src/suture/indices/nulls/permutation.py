@@ -93,8 +93,8 @@ def _test_drawn(indices: Mapping[str, Index], kept: PermutedRows, count: int,
     """Test indices by permutations of the kept rows, the same for all of them."""
     exchange = kept.exchange
     if exchange.permutations < LEAST_PERMUTATIONS:
-        why = (f"{exchange.blocks} {kept.unit} can change places, in {exchange.permutations:.0f} ways: a "
-               f"null needs {LEAST_PERMUTATIONS}")
+        how = f"in {exchange.permutations:.0f} ways" if exchange.blocks else "because no two have one size"
+        why = f"{exchange.blocks} {kept.unit} can change places, {how}: a null needs {LEAST_PERMUTATIONS}"
         return dict.fromkeys(indices, NullTest.missing(why))
     shuffled = ShuffledRows(kept, indices.values())
     values = {name: index(shuffled.own[index.needs]) for name, index in indices.items()}
