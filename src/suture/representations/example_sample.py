@@ -88,7 +88,7 @@ class ExampleSample:
         blocks, kinds = owners[order].numpy(), places[order].numpy()
         groups = get_groups(self._sample.numbers)
         exchange = Exchange.of(blocks if groups is None else groups[blocks], kinds)
-        if not exchange.blocks:
+        if groups is None and not exchange.blocks:
             return "no two of the kept examples have the same unpadded positions"
         return PermutedRows(x[order], y[order], exchange, "examples" if groups is None else "groups",
                         self._alignments[i, j].independent_share, self._precision, examples=blocks)
