@@ -63,7 +63,7 @@ def test_token_shifts_change_free_tokens_alone(name):
     changed = made["input_ids"] != IDS
     assert changed.any()
     assert not changed[:, [0, -1]].any()
-    assert made["attention_mask"] is TEXTS["attention_mask"]
+    assert torch.equal(made["attention_mask"], TEXTS["attention_mask"])
     if name == "token swap":
         assert torch.equal(made["input_ids"].sort(1).values, IDS.sort(1).values)
 
@@ -85,13 +85,27 @@ def test_which_shifts_suit(inputs, of_tokens, names):
 
 
 def test_a_shift_of_the_user_that_fails_is_one_line():
-    with pytest.raises(SutureError, match=r"'fog'.*got 3 of 12"):
-        apply_shift(lambda x, s, g: x[:3], "fog", IMAGES, 0.5, 0, 0)
+    for fails, got in ((lambda x: x[:3], "got 3 of 12"), (lambda x: x[..., 1:], r"\(3, 8, 7\)"),
+                       (lambda x: x.half(), "float16"), (lambda x: x.numpy(), "ndarray"),
+                       (lambda x: None, "NoneType"), (lambda x: (x, x), "and")):
+        with pytest.raises(SutureError, match=f"'fog'.*{got}"):
+            apply_shift(lambda x, s, g, fails=fails: fails(x), "fog", IMAGES, 0.5, 0, 0)
     with pytest.raises(SutureError, match="the shift 'fog' fails with ZeroDivisionError"):
         compare(ood=OOD((), shifts={"fog": lambda x, s, g: 1 / 0}))
     for bad in ({"noise": lambda x, s, g: x}, {"fog": 3}, [1], {"": lambda x, s, g: x}):
         with pytest.raises(SutureError):
             OOD(shifts=bad)
+
+
+def test_a_shift_may_overwrite_its_inputs():
+    x, before = [TEXTS], IDS.clone()
+
+    def overwrite(inputs, severity, generator):
+        inputs[0]["input_ids"].zero_()
+        return inputs
+
+    assert not apply_shift(overwrite, "zero", x, 0.5, 0, 0)[0]["input_ids"].any()
+    assert torch.equal(IDS, before)
 
 
 # -- the search ----------------------------------------------------------------------------------------------
@@ -116,11 +130,11 @@ def lower(x, severity, generator):
     return x - severity * torch.tensor([1.0, 0.0])
 
 
-def search(works=0.8, n=400):
+def search(works=0.8, n=400, network=None, task=Task.CLASSIFICATION):
     x = torch.stack([torch.linspace(0.001, 0.999, n), torch.linspace(-1, 1, n).roll(7)], 1)
     batches = [Batch(part, part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(150)]
-    network = SitedNetwork(prepare(Steps(), x[:4], torch.device("cpu"), "target"), x[:4], ["a"])
-    return x, RangeSearch(network, Task.CLASSIFICATION, batches, MicroBatch(64), torch.device("cpu"), 32,
+    network = SitedNetwork(prepare(network or Steps(), x[:4], torch.device("cpu"), "target"), x[:4], ["a"])
+    return x, RangeSearch(network, task, batches, MicroBatch(64), torch.device("cpu"), 32,
                           works, 0)
 
 
@@ -147,6 +161,32 @@ def test_a_shift_that_never_breaks_is_open_ended():
     assert found.is_open(0)
     assert "no shift breaks" in found.find_inner(0)[0].reason
     assert found.find_outer(0)[0].value > 0
+
+
+@pytest.mark.parametrize(("task", "limit", "breaks", "last"), [
+    (Task.CLASSIFICATION, 1.6, 0.8, 1 / 2), (Task.NONE, 1.09, 1 / 16, 1 / 16)])
+def test_a_network_that_is_not_finite_under_a_shift_does_not_work_there(task, limit, breaks, last):
+    """The distance is that at the largest severity tried at which all is finite."""
+    class Overflowing(Steps):
+        def forward(self, x):
+            return super().forward(torch.where(x[:, :1] > limit, torch.inf, x))
+
+    x, made = search(network=Overflowing(), task=task)
+    own = made.find({"raise": lambda x, s, g: x + s}).own[0]
+    assert own.breaks
+    assert own.severity.value == pytest.approx(breaks, abs=0.01)
+    variance = float(x.double().var(0, correction=0).sum())
+    assert own.distances[0].value == pytest.approx(2 * last**2 / variance, rel=1e-4)
+
+
+def test_too_few_examples_have_no_range():
+    for n in (1, 9):
+        _, made = search(n=n)
+        found = made.find({"lower": lower})
+        assert (found.kinds, found.own) == ((), ())
+        assert f"{n} test examples are too few" in found.find_outer(0)[0].reason
+        assert f"{n} test examples are too few" in made.measure(0, made.natives[0]).reason
+    assert search(n=10)[1].find({}).kinds
 
 
 def test_a_network_that_works_on_no_shift_has_no_outer_radius():
@@ -255,8 +295,9 @@ def test_classes_of_too_few_examples_have_no_residual():
     x = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
     made = suture.compare(Small().eval(), None, (x, torch.tensor([0, 0, 1, 1, 2, 2])), sites=["a", "b"],
                           methods=["dm"], indices=(), ood=OOD(()))
-    reasons = set(made.matrix("dm.informational_residual", "reason").to_numpy().ravel())
-    assert all("no class has 3" in reason for reason in reasons)
+    for measure, reason in (("informational_residual", "no class has 3"), ("natural_distance", "too few")):
+        found = made.matrix(f"dm.{measure}", "reason").to_numpy().ravel()
+        assert all(reason in one for one in found)
 
 
 def test_a_search_goes_on_from_its_checkpoint(tmp_path, monkeypatch):

@@ -130,7 +130,7 @@ def _judge_representations(found: CellEvidence) -> tuple[str, str]:
 
 def _judge_information(found: CellEvidence, near: str) -> tuple[str, str]:
     if math.isnan(found.residual.value) or math.isnan(found.p):
-        why = found.residual.reason or "each class has a single example"
+        why = found.residual.reason or "too few examples of each class to permute them"
         return NOT_SHOWN, f"{near}, but its informational residual is missing: {why}"
     high = find_ends(found.residual)[1]
     words = (f"informational residual {found.residual.value:.2f}, at most "

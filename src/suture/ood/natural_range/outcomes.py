@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,12 +77,14 @@ def compare_outcomes(shifted: Outcome, native: Outcome, seed: int = 0) -> Estima
     """Return how well a network still works: 1 where nothing has changed.
 
     It is the relative accuracy, without labels the agreement with the predictions before the shift, and
-    without predictions 1 minus the relative error of the output.
+    without predictions 1 minus the relative error of the output: minus infinity where shifted outputs are not
+    finite.
     """
     if shifted.classes is None or native.classes is None:
         return _compare_outputs(shifted, native, seed)
     wanted = native.classes if native.labels is None else native.labels
-    hits, before = shifted.classes == wanted, native.classes == wanted
+    known = wanted >= 0  # -1: the output is not finite
+    hits, before = (known & (of.classes == wanted) for of in (shifted, native))
     if native.counts is None:
         return estimate_hit_ratio(hits.numpy(), before.numpy(), seed)
     per_text = [torch.stack([part.sum() for part in torch.split(h.float(), native.counts.tolist())]).numpy()
@@ -93,7 +96,10 @@ def _compare_outputs(shifted: Outcome, native: Outcome, seed: int) -> Estimate:
     assert shifted.output is not None
     assert native.output is not None
     n, k = len(native.output), min(shifted.output.shape[1], native.output.shape[1])
-    gap = (shifted.output[:, :k] - native.output[:, :k]).square().sum(1).reshape(1, n).numpy()
-    error = estimate_ratios(gap, native.output.square().sum(1).numpy(), seed)[0]
+    gap = (shifted.output[:, :k] - native.output[:, :k]).square().sum(1)
+    before = native.output.square().sum(1)
+    if bool(before.isfinite().all()) and not bool(gap.isfinite().all()):
+        return Estimate(-math.inf, -math.inf, -math.inf)
+    error = estimate_ratios(gap.reshape(1, n).numpy(), before.numpy(), seed)[0]
     root = error if error.reason else take_root(error)
     return Estimate(1 - root.value, 1 - root.high, 1 - root.low, root.reason)

@@ -30,6 +30,8 @@ from suture.stitching import Task
 
 STEPS = 4
 """Halvings of the range of severities; between those tried, accuracies and distances are interpolated."""
+FEWEST_EXAMPLES = 10
+"""Smallest number of examples of a natural range: the interval of a distance between fewer says nothing."""
 NO_SHIFT = "no built-in shift knows such inputs; pass ood=OOD(shifts={name: function})"
 
 
@@ -79,7 +81,9 @@ class RangeSearch:
         # In one batch, because a shift's random draws are those of a batch.
         self._together = join_batches(self.batches)
         self.natives, self._native = self._run(None, "", 0.0)
-        self._moments = [_try_moments(rows) for rows in self.natives]
+        self._too_few = (f"{self.examples} test examples are too few: it takes {FEWEST_EXAMPLES}"
+                         if self.examples < FEWEST_EXAMPLES else "")
+        self._moments = [self._too_few or _try_moments(rows) for rows in self.natives]
 
     @property
     def examples(self) -> int:
@@ -95,7 +99,7 @@ class RangeSearch:
              keeper: Keeper = NO_KEEPER) -> NaturalRange:
         """Find the natural range with the built-in shifts, and that of the user's `own` shifts."""
         built_in = list_shifts(self._together[0].target, self.task.of_tokens)
-        shifts, records = {**built_in, **own}, list[dict[str, Any]]()
+        shifts, records = {} if self._too_few else {**built_in, **own}, list[dict[str, Any]]()
         with keeper.keep("natural range", {"kinds": records}) as kept:
             kept.fill_unless_changed()
             for k, (name, shift) in enumerate(shifts.items()):
@@ -107,7 +111,7 @@ class RangeSearch:
             kept.finish(len(shifts))
         found = list(map(ShiftRange.from_record, records))
         return NaturalRange(VERSION, self.examples, self.works, self.most, tuple(found[:len(built_in)]),
-                            tuple(found[len(built_in):]), "" if built_in else NO_SHIFT)
+                            tuple(found[len(built_in):]), self._too_few or ("" if built_in else NO_SHIFT))
 
     def _find_kind(self, name: str, shift: Shift) -> ShiftRange:
         native = _Point(0.0, Estimate(1.0, 1.0, 1.0), (Estimate(0.0, 0.0, 0.0),) * len(self.natives))
@@ -179,12 +183,14 @@ def _interpolate(severities: Sequence[float], distances: Sequence[Estimate], at:
     """Return the distance at the value of a severity, in an interval over its whole interval.
 
     Roots are interpolated, because a small shift of representations moves a squared distance by its square.
+    Where representations are not finite, the distance is that at the largest severity before.
     """
-    reason = next((d.reason for d in distances if d.reason), "")
-    if reason:
-        return make_missing_estimate(reason)
-    value, low, high = (float(np.interp(severity, severities, [getattr(d, part)**0.5 for d in distances])**2)
-                        for part, severity in (("value", at.value), ("low", at.low), ("high", at.high)))
+    known = [(s, d) for s, d in zip(severities, distances, strict=True) if not d.reason]
+    if len(known) < 2:  # the first is the one without a shift
+        return make_missing_estimate(distances[-1].reason)
+    value, low, high = (
+        float(np.interp(severity, [s for s, _ in known], [getattr(d, part)**0.5 for _, d in known])**2)
+        for part, severity in (("value", at.value), ("low", at.low), ("high", at.high)))
     return Estimate(value, min(low, value), max(high, value))
 
 

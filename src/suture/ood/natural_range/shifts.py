@@ -21,8 +21,10 @@ from suture._base import (
     list_tensors,
     replace_input,
     run_foreign,
+    walk_tensors,
 )
 from suture.data import Tokens, find_input_kind
+from suture.ood.auxiliary import describe_form, format_form
 from suture.representations import get_token_mask
 
 VERSION = "shifts/1"
@@ -148,16 +150,25 @@ def list_shifts(inputs: Any, of_tokens: bool = False) -> dict[str, Shift]:
 
 
 def apply_shift(shift: Shift, name: str, inputs: Any, severity: float, seed: int, batch: int) -> Any:
-    """Return shifted inputs; random draws depend on name, seed and batch alone, not on the severity."""
+    """Return shifted inputs; random draws depend on name, seed and batch alone, not on the severity.
+
+    The shift gets a copy of the inputs, which it may overwrite.
+
+    Raises:
+        SutureError: the shift fails, or returns other examples, shapes or types.
+    """
     digest = hashlib.sha256(f"{seed} {name} {batch}".encode()).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little"))
     with run_foreign(f"the shift {name!r}"), torch.no_grad():
-        made = shift(inputs, severity, generator)
-    tensors = list(list_tensors(made))
-    expect(bool(tensors) and count_examples(made) == count_examples(inputs),
+        made = shift(convert_tensors(inputs, Tensor.clone), severity, generator)
+    there = next(walk_tensors(made), None) is not None
+    expect(there and count_examples(made) == count_examples(inputs),
            f"as many examples from the shift {name!r}",
-           f"{count_examples(made)} of {count_examples(inputs)}" if tensors else "no tensor",
+           f"{count_examples(made)} of {count_examples(inputs)}" if there else type(made).__name__,
            "return the inputs in the same order")
+    wanted, got = describe_form(inputs), describe_form(made)
+    expect(got == wanted, f"inputs of the same form from the shift {name!r}, per example "
+           f"{format_form(wanted)}", format_form(got), "keep shapes and types")
     return made
 
 
