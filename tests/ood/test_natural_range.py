@@ -11,6 +11,7 @@ from torch import nn
 
 import suture
 from suture import SutureError
+from suture._base import walk_tensors
 from suture._base.keeping import checkpoints
 from suture.data import Batch, MicroBatch
 from suture.networks import SitedNetwork, prepare
@@ -19,6 +20,7 @@ from suture.ood import OOD, NaturalRange, RangeSearch, ShiftRange
 from suture.ood.natural_range.outcomes import Outcome, compare_outcomes
 from suture.ood.natural_range.shifts import DROP, IMAGE_SHIFTS, TOKEN_SHIFTS, apply_shift, list_shifts
 from suture.stitching import Task
+from tests.support.encoder_decoders import KINDS, draw_texts, pad_pairs, seeded
 
 IMAGES = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 IDS = torch.randint(5, 50, (12, 9), generator=torch.Generator().manual_seed(0))
@@ -79,9 +81,66 @@ def test_dropped_tokens_leave_the_mask():
     (IMAGES, False, set(IMAGE_SHIFTS)), ({"pixel_values": IMAGES}, False, set(IMAGE_SHIFTS)),
     (IDS, False, set(TOKEN_SHIFTS)), (TEXTS, False, {*TOKEN_SHIFTS, DROP}), (TEXTS, True, set(TOKEN_SHIFTS)),
     (torch.rand(4, 5), False, {"noise"}), ((torch.rand(4, 5), torch.zeros(4)), False, {"noise"}),
+    ({"pixel_values": IMAGES, "pixel_mask": torch.ones(12, 8, 8)}, False, set(IMAGE_SHIFTS)),
+    ((IMAGES, IMAGES.flip(0)), False, {"noise"}), (IMAGES[:, None], False, {"noise"}),
+    ((IMAGES[:, None] * 255).to(torch.uint8), False, {"noise"}),
     (torch.zeros(4, 2, 3, dtype=torch.int64), False, set())])
 def test_which_shifts_suit(inputs, of_tokens, names):
     assert set(list_shifts(inputs, of_tokens)) == names
+
+
+@pytest.mark.parametrize(("inputs", "changed"), [
+    ((torch.rand(12, 5, 3), (torch.rand(12, 5, 5) > 0.5).float()), [True, False]),  # a graph's adjacency
+    ({"inputs_embeds": torch.rand(12, 7, 4), "attention_mask": torch.ones(12, 7)}, [True, False]),
+    ((torch.rand(12, 5), torch.rand(12, 4)), [True, True]), ((torch.rand(12, 5) > 0.5).float(), [True]),
+    ((IDS, torch.rand(12, 4)), [False, True])])
+def test_noise_changes_numbers_and_no_masks(inputs, changed):
+    made = apply_shift(list_shifts(inputs)["noise"], "noise", inputs, 0.5, 0, 0)
+    assert [not torch.equal(a, b) for a, b in zip(*map(walk_tensors, (made, inputs)), strict=True)] == changed
+
+
+@pytest.mark.parametrize("name", IMAGE_SHIFTS)
+@pytest.mark.parametrize("scale", [1, 255])
+def test_channels_may_come_last(name, scale):
+    first = (IMAGES * scale).to(torch.uint8 if scale > 1 else torch.float32)
+    last = first.movedim(1, 3).contiguous()
+    if name == "noise":  # drawn in the order of the axes
+        return
+    made = [apply_shift(list_shifts(x)[name], name, x, 0.5, 0, 0) for x in (first, last)]
+    torch.testing.assert_close(made[1].movedim(3, 1), made[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_an_encoder_decoder_the_tokens_of_the_encoder_are_shifted(kind):
+    make, (names, masks), value, _, decoder = KINDS[kind]
+    inputs = pad_pairs(names, masks, draw_texts(9, 0), draw_texts(6, 1), value)
+    target = SitedNetwork(seeded(make, 0), inputs, [decoder.format(0)])
+    shifts = list_shifts(inputs, True, target.find_text)
+    assert set(shifts) == {*TOKEN_SHIFTS, DROP}
+    for name, shift in shifts.items():
+        made = apply_shift(shift, name, inputs, 0.5, 0, 0)
+        assert {k for k in inputs if not torch.equal(made[k], inputs[k])} == {
+            masks[0] if name == DROP else names[0]}
+        padding = inputs[masks[0]] == 0
+        assert (made[names[0]][padding] == value).all()
+        assert not made[masks[0]][padding].any()
+
+
+def test_a_network_that_fails_under_a_built_in_shift_has_no_distance_there():
+    class Categories(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.few, self.many, self.a = nn.Embedding(3, 2), nn.Embedding(40, 2), nn.Identity()
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(self.a(self.few(x[:, 0]) + self.many(x[:, 1])))
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.stack([torch.randint(k, (50,), generator=generator) for k in (3, 40)], 1)
+    made = RangeSearch(SitedNetwork(Categories(), x, ["a"]), Task.CLASSIFICATION, [Batch(x, x, None)],
+                       MicroBatch(64), torch.device("cpu"), 32, 0.8, 0)
+    assert "fails under token replacement: IndexError" in made.find({}).find_outer(0)[0].reason
 
 
 def test_a_shift_of_the_user_that_fails_is_one_line():

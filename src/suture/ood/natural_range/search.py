@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import NO_KEEPER, Keeper, Progress
+from suture._base import NO_KEEPER, Keeper, Progress, SutureError, summarise_error
 from suture.data import Batch, MicroBatch
 from suture.networks import SitedNetwork, disable_gradients
 from suture.numbers import (
@@ -35,10 +35,12 @@ FEWEST_EXAMPLES = 10
 NO_SHIFT = "no built-in shift knows such inputs; pass ood=OOD(shifts={name: function})"
 
 
-def count_shifted_examples(inputs: Any, of_tokens: bool, own: Mapping[str, Shift], examples: int) -> int:
+def count_shifted_examples(target: SitedNetwork, inputs: Any, task: Task, own: Mapping[str, Shift],
+                           examples: int) -> int:
     """Return the largest number of examples that pass the target network in a search."""
     # Once without a shift; of each kind at severity 1 and at every halving.
-    return examples * (1 + (STEPS + 1) * len({**list_shifts(inputs, of_tokens), **own}))
+    built_in = list_shifts(inputs, task.of_tokens, target.find_text)
+    return examples * (1 + (STEPS + 1) * len({**built_in, **own}))
 
 
 class _Point(NamedTuple):
@@ -98,27 +100,41 @@ class RangeSearch:
     def find(self, own: Mapping[str, Shift], progress: Progress | None = None,
              keeper: Keeper = NO_KEEPER) -> NaturalRange:
         """Find the natural range with the built-in shifts, and that of the user's `own` shifts."""
-        built_in = list_shifts(self._together[0].target, self.task.of_tokens)
+        built_in = list_shifts(self._together[0].target, self.task.of_tokens, self.target.find_text)
         shifts, records = {} if self._too_few else {**built_in, **own}, list[dict[str, Any]]()
         with keeper.keep("natural range", {"kinds": records}) as kept:
             kept.fill_unless_changed()
             for k, (name, shift) in enumerate(shifts.items()):
                 if k >= kept.before:
-                    records.append(self._find_kind(name, shift).as_record())
+                    found = self._find_kind(name, shift) if name in own else self._try_kind(name, shift)
+                    records.append(found.as_record())
                     kept.step(k + 1)
                 if progress:
                     progress("natural range", k + 1, len(shifts))
             kept.finish(len(shifts))
-        found = list(map(ShiftRange.from_record, records))
-        return NaturalRange(VERSION, self.examples, self.works, self.most, tuple(found[:len(built_in)]),
-                            tuple(found[len(built_in):]), self._too_few or ("" if built_in else NO_SHIFT))
+        kinds = tuple(map(ShiftRange.from_record, records))
+        return NaturalRange(VERSION, self.examples, self.works, self.most, kinds[:len(built_in)],
+                            kinds[len(built_in):], self._too_few or ("" if built_in else NO_SHIFT))
+
+    def _try_kind(self, name: str, shift: Shift) -> ShiftRange:
+        """Find the range of a built-in shift, which a sound network may not accept: numbers of categories."""
+        try:
+            return self._find_kind(name, shift)
+        except SutureError:
+            raise
+        except Exception as e:
+            return self._make_missing(name, f"the network fails under {name}: {type(e).__name__}: "
+                                      f"{summarise_error(e)}")
+
+    def _make_missing(self, name: str, reason: str) -> ShiftRange:
+        missing = make_missing_estimate(reason)
+        return ShiftRange(name, missing, True, (missing,) * len(self.natives))
 
     def _find_kind(self, name: str, shift: Shift) -> ShiftRange:
         native = _Point(0.0, Estimate(1.0, 1.0, 1.0), (Estimate(0.0, 0.0, 0.0),) * len(self.natives))
         low, high = points = [native, self._try(shift, name, 1.0)]
         if high.works.reason:
-            missing = make_missing_estimate(high.works.reason)
-            return ShiftRange(name, missing, True, (missing,) * len(self.natives))
+            return self._make_missing(name, high.works.reason)
         if high.works.value >= self.works:
             return ShiftRange(name, native.works, False, high.distances)
         for _ in range(STEPS):
