@@ -13,6 +13,7 @@ import suture
 from suture import SutureError
 from suture._base import walk_tensors
 from suture._base.keeping import checkpoints
+from suture.compare import ExampleRows
 from suture.data import Batch, MicroBatch
 from suture.networks import SitedNetwork, prepare
 from suture.numbers import Estimate
@@ -330,6 +331,12 @@ def test_cells_have_distances_and_residuals_of_paired_examples():
     assert list(table["site"]) == ["a", "b"]  # one kind of shift, so none is left out in turn
     assert made.meta["ood"]["classes"] == "labels"
     assert made.arrays["dm.distance"][0, 1, 0] / table["outer"][1] == pytest.approx(distance.loc["a", "b"])
+
+
+def test_a_network_that_is_stitched_to_itself_passes_the_examples_once(monkeypatch):
+    wanted = compare().matrix("dm.natural_distance")
+    monkeypatch.setattr(ExampleRows, "_run_source", None)
+    assert compare().matrix("dm.natural_distance").equals(wanted)
 
 
 def test_the_users_own_shifts_make_a_range_of_their_own():

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from suture._base.errors import SutureError
+from suture.numbers import Estimate
+from suture.ood import NaturalRange, ShiftRange
 from suture.results.correspondence import measure_correspondence, pair_sites
 from suture.results.findings import summarise_findings
 from suture.results.verdicts import ARTEFACT, WORKING
@@ -51,7 +53,7 @@ def test_a_first_line_of_several_sentences_leaves_fewer_to_the_others():
     assert count_sentences([found.first]) == 3
     assert count_sentences(found.all) == 6
     assert found.sentences[-1].startswith("Next:")
-    assert count_sentences(usual.all) == 5
+    assert count_sentences(usual.all) == 6
 
 
 def test_the_finding_comes_first_with_its_counts():
@@ -147,7 +149,7 @@ def test_layers_of_two_networks_are_counted_one_by_one():
     rows = table[table["measure"].isin(["cka", "cka_debiased", "cca", "pwcca", "pwcca_target", "opd", "r2"])]
     counts = rows["corresponding"].sum(), rows["layers"].sum()
     sentence = next(s for s in summarise_findings(made).sentences if s.startswith("Cases"))
-    assert f"in {counts[0]} of {counts[1]} by indices" in sentence
+    assert f" {counts[0]} of {counts[1]} by indices" in sentence
     marked = summarise_findings(mark(made, "tlm", [(s, "layer1.0") for s in made.sources])).sentences
     tlm = table[table["measure"].str.startswith("tlm.")]
     assert f" of {tlm['layers'].sum()} by task loss matching" in sentence
@@ -194,3 +196,21 @@ def test_layers_correspond_by_name_by_order_or_as_given():
     with pytest.raises(SutureError, match="got depth"):
         made.findings("depth")
     assert pair_sites(comparison(same_network=False))[0] == "name"
+
+
+def test_a_range_that_is_missing_or_open_ended_is_said():
+    made = comparison(detectors=("maha",))
+    said = "No natural range at 1 of 4 target sites (the network works under no shift): "
+    assert any(s.startswith(said) for s in summarise_findings(made).sentences)
+
+    def with_range(**distances):
+        kinds = tuple(ShiftRange(name, Estimate(0.5, 0.4, 0.6), name == "noise", (Estimate(d, d, d),) * 4)
+                      for name, d in distances.items())
+        about = made.meta["ood"] | {"range": NaturalRange("shifts/1", 200, 0.8, 32, kinds).as_record()}
+        return dataclasses.replace(made, meta=made.meta | {"ood": about})
+
+    assert not any("range" in s for s in summarise_findings(with_range(noise=0.4, blur=0.2)).sentences)
+    sentences = summarise_findings(with_range(noise=0.2, blur=0.4)).sentences
+    n = int((made.cells("tlm") == ARTEFACT).any(axis=0).sum())
+    assert (f"The natural range is open-ended at {n} target sites with artefacts: the network works under "
+            "the strongest blur.") in sentences

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.numbers import METHOD_NAMES, Bools, get_measure
+from suture.ood import NaturalRange
 from suture.results.correspondence import Correspond, Correspondence, measure_correspondence
 from suture.results.inference.noise import Contest
 from suture.results.measured import Measured
 from suture.results.sanity import Verdict, find_contests, run_sanity_battery
-from suture.results.standing import find_standing
+from suture.results.standing import find_standing, has_range
 from suture.results.verdicts import (
     ARTEFACT,
     LABELS_ONLY,
@@ -81,7 +82,8 @@ def summarise_findings(measured: Measured, correspond: Correspond = None) -> Fin
               for method, found in methods.items()}
     parts = list(filter(None, [
         _describe_methods(methods, claims), _find_telling_pair(measured, methods),
-        _describe_layers(measured), _describe_correspondence(measured, correspond),
+        _describe_range(measured, methods), _describe_layers(measured),
+        _describe_correspondence(measured, correspond),
         _advise(methods, claims)]))
     room = MOST - len(re.findall(r"\.(?: |$)", standing.line))
     return Findings(standing.line, (*parts[:-1][:max(0, room - 1)], *parts[-1:]), verdict, methods)
@@ -150,6 +152,21 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
     return (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: {by.words} {value[i, j]:.2f} "
             f"by task loss matching, {far:.1f} times as far out as natural inputs reach"
             f"{'' if other is None else f'; direct matching {other[i, j]:.2f}'}.")
+
+
+def _describe_range(measured: Measured, methods: Mapping[str, CellVerdicts]) -> str:
+    """Say at how many target sites the natural range is missing, or open-ended where there are artefacts."""
+    if not methods or not has_range(measured.meta):
+        return ""
+    found, sites = NaturalRange.from_record(measured.meta["ood"]["range"]), range(len(measured.targets))
+    reasons = [reason for j in sites if (reason := found.find_outer(j)[0].reason)]
+    if reasons:
+        return (f"No natural range at {len(reasons)} of {len(sites)} target sites ({reasons[0]}): cells that "
+                "work there stay open.")
+    artefacts = [(of.words == ARTEFACT).to_numpy().any(0) for of in methods.values()]
+    shifts = [found.find_outer(j)[1] for j in sites if found.is_open(j) and any(of[j] for of in artefacts)]
+    return (f"The natural range is open-ended at {len(shifts)} target sites with artefacts: the network "
+            f"works under the strongest {shifts[0]}." if shifts else "")
 
 
 def _describe_layers(measured: Measured) -> str:

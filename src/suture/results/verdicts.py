@@ -158,7 +158,7 @@ def judge_cells(measured: Measured, method: str) -> CellVerdicts:
         found = CellEvidence(works[i][j], distances[i][j], residuals[i][j], float(ps[i, j]), str(marks[i, j]))
         words[i, j], reasons[i, j] = ((UNPROVEN, standing.flaw) if standing.flaw else
                                       judge_cell(found, standing.criteria[method]))
-        if words[i, j] in (UNPROVEN, NOT_SHOWN, LABELS_ONLY) and not standing.flaw and native[i, j]:
+        if words[i, j] not in (SIMILAR, DISSIMILAR) and not standing.flaw and native[i, j]:
             words[i, j], reasons[i, j] = SIMILAR, NATIVE
     return CellVerdicts(method, label_cells(measured, words), label_cells(measured, reasons))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -43,6 +43,10 @@ def count_shifted_examples(target: SitedNetwork, inputs: Any, task: Task, own: M
     return examples * (1 + (STEPS + 1) * len({**built_in, **own}))
 
 
+def gather_nothing(piece: Batch, xs: Sequence[Tensor]) -> None:
+    """Gather nothing of a piece."""
+
+
 class _Point(NamedTuple):
     """Relative accuracy under a shift of some severity, and the distance of each site."""
 
@@ -64,9 +68,12 @@ class RangeSearch:
         most: largest number of rows of each example.
         works: relative accuracy from which on it works.
         seed: of random draws.
+        also: function of each piece of the examples and its native representations, so that these need no
+            second pass.
 
     Attributes:
         natives: native rows (n, L, q) of each site.
+        gathered: what `also` returned for each piece.
     """
 
     target: SitedNetwork
@@ -77,7 +84,9 @@ class RangeSearch:
     most: int
     works: float
     seed: int
+    also: Callable[[Batch, Sequence[Tensor]], Any] = gather_nothing
     natives: list[Tensor] = field(init=False)
+    gathered: list[Any] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         # In one batch, because a shift's random draws are those of a batch.
@@ -177,21 +186,23 @@ class RangeSearch:
         found: list[list[Tensor]] = []
         outcomes: list[Outcome] = []
 
-        def work(piece: Batch) -> tuple[list[Tensor], Outcome]:
+        def work(piece: Batch) -> tuple[list[Tensor], Outcome, Any]:
             done = self.target.run_full(piece.target)
-            masks = self.target.find_masks(piece.target)
-            xs = [pick_rows(x, shape, masks, self.most) for x, shape in zip(
-                self.target.pick_representations(done), self.target.shapes, strict=True)]
-            return xs, measure_outcome(self.task, done.output, self.target.view_output(piece.source),
-                                       piece.labels)
+            masks, xs = self.target.find_masks(piece.target), self.target.pick_representations(done)
+            rows = [pick_rows(x, shape, masks, self.most)
+                    for x, shape in zip(xs, self.target.shapes, strict=True)]
+            return rows, measure_outcome(self.task, done.output, self.target.view_output(piece.source),
+                                         piece.labels), self.also(piece, xs) if shift is None else None
 
         for k, batch in enumerate(self._together):
             inputs = batch.target if shift is None else apply_shift(shift, name, batch.target, severity,
                                                                     self.seed, k)
-            for _, (xs, outcome) in self.pieces.map(Batch(batch.target, inputs, batch.labels), self.device,
-                                                    work):
-                found.append(xs)
+            for _, (rows, outcome, more) in self.pieces.map(Batch(batch.target, inputs, batch.labels),
+                                                            self.device, work):
+                found.append(rows)
                 outcomes.append(outcome)
+                if shift is None:
+                    self.gathered.append(more)
         return [torch.cat(parts) for parts in zip(*found, strict=True)], Outcome.join(outcomes)
 
 
