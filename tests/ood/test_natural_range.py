@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import suture
 from suture import SutureError
@@ -293,6 +294,26 @@ def test_outcomes_compare_hits_texts_and_outputs():
     assert compare_outcomes(of([0, 0, 0, 1], [3, 1], labels), texts).value == 0.75
     outputs = compare_outcomes(of(output=[[3.0, 0], [0, 4.0]]), of(output=[[3.0, 0], [0, 3.0]]))
     assert outputs.value == pytest.approx(1 - 1 / math.sqrt(18))
+
+
+def test_outputs_of_texts_count_without_padding():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.a = nn.Embedding(50, 3), nn.Identity()
+
+        def forward(self, input_ids, attention_mask=None):
+            return self.a(self.words(input_ids))
+
+    lengths = torch.tensor([5, 9] * 6)
+    mask = (torch.arange(9) < lengths[:, None]).long()
+    padded = {"input_ids": IDS * mask, "attention_mask": mask}
+    alone = [{"input_ids": IDS[lengths == n, :n]} for n in (5, 9)]
+    network = seeded(Words, 0)
+    found = [RangeSearch(SitedNetwork(network, parts[0], ["a"]), Task.NONE, [Batch(x, x, None) for x in parts],
+                         MicroBatch(64), torch.device("cpu"), 32, 0.8, 0)._native.output
+             for parts in ([padded], alone)]
+    torch.testing.assert_close(found[0][[*range(0, 12, 2), *range(1, 12, 2)]], found[1])
 
 
 # -- of a comparison -----------------------------------------------------------------------------------------

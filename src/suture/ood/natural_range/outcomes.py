@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from suture._base import count_examples
 from suture.networks import extract_main_output
 from suture.numbers import Estimate, estimate_hit_ratio, estimate_ratios, take_root
+from suture.representations import get_token_mask
 from suture.stitching import Task
 
 
@@ -34,10 +36,13 @@ class Outcome:
 
     @classmethod
     def join(cls, parts: Sequence[Outcome]) -> Outcome:
-        """Join the outcomes of pieces."""
+        """Join the outcomes of pieces; zeros fill the outputs of shorter texts."""
         def cat(name: str) -> Tensor | None:
             of = [getattr(p, name) for p in parts]
-            return None if any(x is None for x in of) else torch.cat(of)
+            if any(x is None for x in of):
+                return None
+            longest = max(x.shape[-1] for x in of)
+            return torch.cat([F.pad(x, (0, longest - x.shape[1])) if x.ndim == 2 else x for x in of])
 
         return cls(*(cat(name) for name in ("classes", "counts", "labels", "output")))
 
@@ -61,7 +66,9 @@ def measure_outcome(task: Task, output: Any, inputs: Any, labels: Tensor | None)
     if task is Task.NONE:
         found = extract_main_output(output)
         assert found is not None  # the search for bypasses needs one
-        n = count_examples(inputs)
+        n, mask = count_examples(inputs), get_token_mask(inputs)
+        if mask is not None and mask.shape == found.shape[:2]:
+            found = found.masked_fill(~mask.to(found.device).reshape(*mask.shape, *[1] * (found.ndim - 2)), 0)
         whole = found.numel() % n == 0
         flat = found.float().reshape(n, -1) if whole else torch.full((n, 1), torch.nan)
         return Outcome(None, None, None, flat.cpu())
