@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 import suture
 from suture import SutureError
@@ -310,9 +309,9 @@ def test_outputs_of_texts_count_without_padding():
     padded = {"input_ids": IDS * mask, "attention_mask": mask}
     alone = [{"input_ids": IDS[lengths == n, :n]} for n in (5, 9)]
     network = seeded(Words, 0)
-    found = [RangeSearch(SitedNetwork(network, parts[0], ["a"]), Task.NONE, [Batch(x, x, None) for x in parts],
-                         MicroBatch(64), torch.device("cpu"), 32, 0.8, 0)._native.output
-             for parts in ([padded], alone)]
+    found = [RangeSearch(SitedNetwork(network, parts[0], ["a"]), Task.NONE,
+                         [Batch(x, x, None) for x in parts], MicroBatch(64), torch.device("cpu"), 32, 0.8, 0,
+                         )._native.output for parts in ([padded], alone)]
     torch.testing.assert_close(found[0][[*range(0, 12, 2), *range(1, 12, 2)]], found[1])
 
 

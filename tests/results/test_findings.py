@@ -200,8 +200,8 @@ def test_layers_correspond_by_name_by_order_or_as_given():
 
 def test_a_range_that_is_missing_or_open_ended_is_said():
     made = comparison(detectors=("maha",))
-    said = "No natural range at 1 of 4 target sites (the network works under no shift): "
-    assert any(s.startswith(said) for s in summarise_findings(made).sentences)
+    start = "No natural range at 1 of 4 target sites (the network works under no shift): "
+    assert any(s.startswith(start) for s in summarise_findings(made).sentences)
 
     def with_range(**distances):
         kinds = tuple(ShiftRange(name, Estimate(0.5, 0.4, 0.6), name == "noise", (Estimate(d, d, d),) * 4)

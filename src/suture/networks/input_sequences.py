@@ -123,10 +123,10 @@ class InputSequences:
         floats = any(t.is_floating_point() and _MASK not in k for k, t in named.items()
                      if isinstance(t, Tensor))
         found = next((s for s in plain if not floats or _IDS in str(s.ids)), None)
-        if found is None or found.ids not in named:
+        ids = None if found is None else named.get(found.ids or "")
+        if found is None or ids is None:
             return None
-        mask = named.get(found.mask or "")
-        return Text(named[found.ids], mask, self.of[self.output] is found)
+        return Text(ids, named.get(found.mask or ""), self.of[self.output] is found)
 
     def list_unread_masks(self, inputs: Any) -> list[str]:
         """List inputs (N, T) of zeros and ones that are named like masks of a sequence without one."""

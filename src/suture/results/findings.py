@@ -163,8 +163,8 @@ def _describe_range(measured: Measured, methods: Mapping[str, CellVerdicts]) -> 
     if reasons:
         return (f"No natural range at {len(reasons)} of {len(sites)} target sites ({reasons[0]}): cells that "
                 "work there stay open.")
-    artefacts = [(of.words == ARTEFACT).to_numpy().any(0) for of in methods.values()]
-    shifts = [found.find_outer(j)[1] for j in sites if found.is_open(j) and any(of[j] for of in artefacts)]
+    artefacts = np.concatenate([(of.words == ARTEFACT).to_numpy() for of in methods.values()])
+    shifts = [found.find_outer(j)[1] for j in sites if found.is_open(j) and artefacts[:, j].any()]
     return (f"The natural range is open-ended at {len(shifts)} target sites with artefacts: the network "
             f"works under the strongest {shifts[0]}." if shifts else "")
 
