@@ -12,12 +12,7 @@ random, direct matching's and identity initialisation for 1, 5 and 30 epochs. Wh
 
 from __future__ import annotations
 
-import argparse
-import io
-import os
-import platform
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -25,83 +20,33 @@ import numpy as np
 import pandas as pd
 import torch
 
+import common
 import suture
+from common import HERE
 from suture import TaskRecipe, zoo
 from suture.networks.training import Recipe
 
-HERE = Path(__file__).parent
 STORE = HERE / ".convergence"
 EPOCHS, INITS = (1, 5, 30), ("random", "dm", "identity")
 SETTINGS: dict[str, dict[str, Any]] = {
-    "digits": {"network": "resnet_digits", "sites": None, "train": 1297, "test": 500, "batch": 64, "lr": 1e-2,
+    "digits": {"network": "resnet_digits", "sites": None, "fit": 1297, "test": 500, "batch": 64, "lr": 1e-2,
                "base": None, "flip": False},
     "cifar10": {"network": "resnet20_strided", "sites": ["layer1.0", "layer1.2", "layer2.1", "layer3.1"],
-                "train": 512, "test": 1000, "batch": 64, "lr": 1e-2, "flip": False,
+                "fit": 512, "test": 1000, "batch": 64, "lr": 1e-2, "flip": False,
                 "base": Recipe(epochs=8, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True)},
 }
 
 
-def cifar10(folder: Path, split: str, most: int) -> zoo.ImageSet:
-    """The first images of a split, from Parquet shards whose rows hold encoded images and labels."""
-    import pyarrow.parquet as parquet
-    from PIL import Image
-
-    images, labels = [], []
-    for shard in sorted(folder.glob(f"{split}-*.parquet")):
-        table = parquet.read_table(shard).to_pydict()
-        name = "img" if "img" in table else "image"
-        for entry, label in zip(table[name], table["label"], strict=True):
-            if len(images) == most:
-                break
-            with Image.open(io.BytesIO(entry["bytes"])) as picture:
-                images.append(np.asarray(picture.convert("RGB")))
-            labels.append(label)
-    inputs = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-    return zoo.ImageSet(inputs, torch.tensor(labels), 10, f"cifar10-{split}")
-
-
-def splits(name: str, folder: Path | None, base_images: int = 5000) -> tuple[zoo.ImageSet, zoo.ImageSet]:
-    """(training, test) images by name."""
-    if name == "digits":
-        return zoo.digits("train"), zoo.digits("test")
-    if folder is None:
-        raise SystemExit("expected --data FOLDER with CIFAR-10 as Parquet shards")
-    return cifar10(folder, "train", base_images), cifar10(folder, "test", 2000)
-
-
-def options(about: str | None, known: list[str]) -> argparse.ArgumentParser:
-    """What is run, on which data and with which seeds."""
-    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["run", "page"])
-    parser.add_argument("name", nargs="?", choices=known)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    return parser
-
-
-def fill(place: Path, parts: list[str], script: str) -> None:
-    """Put tables between the markers of a page, with the machine that made them."""
-    before, after = place.read_text().split("<!-- tables -->")[0], place.read_text().split("<!-- end -->")[1]
-    machine = (f"Made by `docs/{script}` on {platform.machine()}, {os.cpu_count()} cores, torch "
-               f"{torch.__version__}.")
-    place.write_text(before + "<!-- tables -->\n\n" + "\n".join([*parts, machine, ""])
-                     + "\n<!-- end -->" + after)
-
-
-def run(name: str, seeds: list[int], folder: Path | None, base_images: int) -> None:
+def run(name: str, seeds: list[int], images: common.Images) -> None:
     """Compute what is not yet there, and write the table of one data set."""
     s = SETTINGS[name]
-    base, test = splits(name, folder, base_images)
-    fit, held_out = base.subset(min(s["train"], len(base))), test.subset(s["test"])
     rows: list[dict[str, Any]] = []
     for seed in seeds:
-        network, report = zoo.train_network(s["network"], seed, s["base"],
-                                            None if name == "digits" else (base, test))
-        print(f"{name}, seed {seed}: {s['network']} reaches {report.accuracy:.3f}", flush=True)
+        network = common.load_trained(s, STORE, name, seed, images)
         for init in INITS:
             for epochs in EPOCHS:
                 recipe = TaskRecipe(epochs=epochs, batch_size=s["batch"], lr=s["lr"], init=init, seed=seed)
-                rows += one(name, seed, network, fit, held_out, s["sites"], recipe)
+                rows += one(name, seed, network, images.fit, images.held_out, s["sites"], recipe)
         pd.DataFrame(rows).to_csv(HERE / f"convergence-{name}.csv", index=False, float_format="%.4f")
 
 
@@ -174,7 +119,7 @@ def page() -> None:
                   f"{first.n_fit} fitting and {first.n_test} test images; TLM with Adam at {s['lr']}, batch "
                   f"{s['batch']}, constant rate.", "",
                   _table(pd.concat([dm, tlm])), "", f"![{name}: learning curves](convergence-{name}.png)", ""]
-    fill(HERE / "convergence.md", parts, "convergence.py")
+    common.fill(HERE / "convergence.md", parts, "convergence.py")
 
 
 def _table(rows: pd.DataFrame) -> str:
@@ -194,18 +139,5 @@ def _table(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Run or write."""
-    parser = options(__doc__, sorted(SETTINGS))
-    parser.add_argument("--base-images", type=int, default=5000, help="training images of the base networks")
-    args = parser.parse_args()
-    if args.what == "page":
-        page()
-    elif args.name is None:
-        parser.error("expected a data set to run: digits or cifar10")
-    else:
-        run(args.name, args.seeds, args.data, args.base_images)
-
-
 if __name__ == "__main__":
-    main()
+    common.main(__doc__, SETTINGS, run, page)

@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from convergence import fill, options, splits
 from scipy.stats import spearmanr
 from torch import Tensor
 
+import common
 import suture
+from common import HERE
 from suture import OOD, EnergyRecipe, TaskRecipe, zoo
 from suture._base.hashing import fingerprint_network
 from suture.data.batches import Batches
@@ -35,7 +35,6 @@ from suture.ood import DETECTORS, Detection, stack_scores, tabulate_scores
 from suture.results import figures
 from suture.stitching.tasks import extract_logits
 
-HERE = Path(__file__).parent
 STORE = HERE / ".ood"
 PLANTED = ("identity", "noise", "shrunken", "rotated")
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -90,27 +89,13 @@ def try_planted(network: torch.nn.Module, fit: zoo.ImageSet, test: zoo.ImageSet,
     return pd.DataFrame(found, columns=["case", "site", "what", "detector", "value"]).assign(seed=seed)
 
 
-def trained(name: str, seed: int, base: zoo.ImageSet, test: zoo.ImageSet) -> torch.nn.Module:
-    """The network of a seed, trained or as it was kept."""
-    s, place = SETTINGS[name], STORE / f"{name}-{seed}.safetensors"
-    if not place.exists():
-        network, report = zoo.train_network(s["network"], seed, s["base"],
-                                            None if name == "digits" else (base, test))
-        zoo.save_weights(network, place, {"accuracy": f"{report.accuracy:.3f}"})
-    network = zoo.build(s["network"])
-    print(f"{name}, seed {seed}: {s['network']} reaches {zoo.load_weights(network, place)['accuracy']}",
-          flush=True)
-    return network
-
-
-def run(name: str, seeds: list[int], folder: Path | None) -> None:
+def run(name: str, seeds: list[int], images: common.Images) -> None:
     """Compute what is not yet there, and write the tables of one data set."""
     s = SETTINGS[name]
-    base, test = splits(name, folder, s.get("base_images", 5000))
-    fit, held_out = base.subset(min(s["fit"], len(base))), test.subset(s["test"])
+    fit, held_out = images.fit, images.held_out
     cells, qualities, cases = [], [], []
     for seed in seeds:
-        network = trained(name, seed, base, test)
+        network = common.load_trained(s, STORE, name, seed, images)
         ood = OOD(tuple(DETECTORS), energy=s["energy"], store=STORE / "detectors", most=2000)
         for relu in s.get("relu", (False, True)):
             place = STORE / f"{name}-{seed}-{'relu' if relu else 'plain'}"
@@ -168,7 +153,7 @@ def page() -> None:
                   f"representations](ood-{name}-energy.png)", ""]
         figures.draw_histograms(suture.load(STORE / f"{name}-0-plain"),
                                    "energy").savefig(HERE / f"ood-{name}-energy.png", dpi=90)
-    fill(HERE / "detectors.md", parts, "detectors.py")
+    common.fill(HERE / "detectors.md", parts, "detectors.py")
 
 
 def _about(name: str, cells: pd.DataFrame) -> str:
@@ -261,17 +246,5 @@ def _rectified(cells: pd.DataFrame) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Run or write."""
-    parser = options(__doc__, sorted(SETTINGS))
-    args = parser.parse_args()
-    if args.what == "page":
-        page()
-    elif args.name is None:
-        parser.error("expected a data set to run: digits or cifar10")
-    else:
-        run(args.name, args.seeds, args.data)
-
-
 if __name__ == "__main__":
-    main()
+    common.main(__doc__, SETTINGS, run, page)

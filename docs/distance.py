@@ -10,19 +10,17 @@ matching and by task loss matching. What was computed is kept in ``docs/.distanc
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from convergence import fill, options, splits
 
+import common
 import suture
-from suture import OOD, TaskRecipe, zoo
+from common import HERE
+from suture import OOD, TaskRecipe
 from suture.networks.training import Recipe
 
-HERE = Path(__file__).parent
 STORE = HERE / ".distance"
 SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {"network": "resnet_digits", "sites": None, "fit": 1297, "test": 500, "base": None,
@@ -36,30 +34,16 @@ WORDS = ("similar", "artefact", "shares the labels only", "works, not shown simi
          "unproven")
 
 
-def trained(name: str, seed: int, base: zoo.ImageSet, test: zoo.ImageSet) -> torch.nn.Module:
-    """Return the network of a seed, trained or as it was kept."""
-    s, place = SETTINGS[name], STORE / f"{name}-{seed}.safetensors"
-    if not place.exists():
-        network, report = zoo.train_network(s["network"], seed, s["base"],
-                                            None if name == "digits" else (base, test))
-        zoo.save_weights(network, place, {"accuracy": f"{report.accuracy:.3f}"})
-    network = zoo.build(s["network"])
-    print(f"{name}, seed {seed}: {zoo.load_weights(network, place)['accuracy']}", flush=True)
-    return network
-
-
-def run(name: str, seeds: list[int], folder: Path | None) -> None:
+def run(name: str, seeds: list[int], images: common.Images) -> None:
     """Compute what is not yet there, and write the table of one data set."""
     s = SETTINGS[name]
-    base, test = splits(name, folder, s.get("base_images", 5000))
-    fit, held_out = base.subset(min(s["fit"], len(base))), test.subset(s["test"])
     rows, ranges = [], []
-    networks = [trained(name, seed, base, test) for seed in (*seeds, seeds[-1] + 1)]
+    networks = [common.load_trained(s, STORE, name, seed, images) for seed in (*seeds, seeds[-1] + 1)]
     for k, seed in enumerate(seeds):
         for kind, target in (("itself", None), ("the next seed", networks[k + 1])):
-            result = suture.compare(networks[k], target, fit, held_out, sites=s["sites"], tlm=s["tlm"],
-                                    indices="cka_debiased", device="cpu", seed=seed, ood=OOD(()),
-                                    names=(f"seed {seed}", f"seed {seed + bool(target)}"),
+            result = suture.compare(networks[k], target, images.fit, images.held_out, sites=s["sites"],
+                                    tlm=s["tlm"], indices="cka_debiased", device="cpu", seed=seed,
+                                    ood=OOD(()), names=(f"seed {seed}", f"seed {seed + bool(target)}"),
                                     save_to=STORE / f"{name}-{seed}-{kind.replace(' ', '-')}")
             print("\n".join(result.findings().all), flush=True)
             rows += _cells(result, seed, kind)
@@ -95,7 +79,7 @@ def page() -> None:
             parts += [f"### {name}", "", f"`{s['network']}`, seeds {seeds}, n = {cells.n_fit[0]} fitting and "
                       f"{cells.n_test[0]} test images, ranges and distances on 200 of them.", "",
                       *_write_ranges(ranges), "", *_write_verdicts(cells), ""]
-    fill(HERE / "distance.md", parts, "distance.py")
+    common.fill(HERE / "distance.md", parts, "distance.py")
 
 
 def _write_ranges(ranges: pd.DataFrame) -> list[str]:
@@ -132,18 +116,5 @@ def _write_verdicts(cells: pd.DataFrame) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Run or write."""
-    parser = options(__doc__, sorted(SETTINGS))
-    args = parser.parse_args()
-    if args.what == "page":
-        page()
-    elif args.name is None:
-        parser.error("expected a data set to run: digits or cifar10")
-    else:
-        STORE.mkdir(exist_ok=True)
-        run(args.name, args.seeds, args.data)
-
-
 if __name__ == "__main__":
-    main()
+    common.main(__doc__, SETTINGS, run, page)

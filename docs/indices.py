@@ -18,11 +18,11 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from convergence import fill
 from numpy.typing import NDArray
 from scipy.stats import special_ortho_group
 from sklearn.datasets import load_digits
 
+from common import HERE, fill
 from suture.indices import (
     INDICES,
     TRANSFORMATIONS,
@@ -34,7 +34,6 @@ from suture.indices import (
 )
 from suture.numbers.measures import ALIGNMENTS
 
-HERE = Path(__file__).parent
 N, WIDTH = 1000, 32
 STRENGTHS = np.linspace(0, 1, 9)
 Matrix = NDArray[np.float64]

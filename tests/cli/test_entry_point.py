@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -59,12 +57,3 @@ def test_commands_that_make_no_sense(args: list[str], words: str, tmp_path: Path
     assert err.startswith("suture: ")
     assert words in err
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_real_process_has_the_exit_code_and_no_traceback(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", "from suture.cli import main; main()", "report", "nowhere"],
-                          capture_output=True, text=True, cwd=tmp_path, timeout=900)
-    assert done.returncode == 2
-    assert done.stdout == ""
-    assert done.stderr.count("\n") == 1
-    assert "got 'nowhere'" in done.stderr

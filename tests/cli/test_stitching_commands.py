@@ -258,6 +258,7 @@ def test_the_command_interrupted_goes_on_and_refuses_other_settings(
 
 
 def test_a_real_interruption_of_a_real_process(tmp_path: Path) -> None:
+    """It has the exit code, and one line instead of a traceback."""
     # A shell that runs tests in the background hands on an ignored SIGINT, so the child asks for the usual
     # one.
     code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"

@@ -42,7 +42,7 @@ def few(digits: Any) -> tuple[nn.Module, zoo.ImageSet, zoo.ImageSet]:
     return network, train.subset(60), test.subset(40)
 
 
-SMALL = OOD(FREE, auxiliary=tiny.images(60, 1, seed=8), unseen=tiny.images(30, 1, seed=9))
+SMALL = OOD(FREE, auxiliary=tiny.images(60, 1, seed=8), unseen=tiny.images(30, 1, seed=9), range_examples=10)
 """All detectors without a training, with little auxiliary data."""
 
 
@@ -164,7 +164,8 @@ def test_without_a_detector_there_are_distances_and_verdicts(digits: Any, result
 def test_other_auxiliary_data_are_another_comparison(digits: Any) -> None:
     network, train, test = few(digits)
     one, other = (suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
-                                 ood=OOD(auxiliary=torch.full((5, 1, 8, 8), v))) for v in (0.2, 0.3))
+                                 ood=OOD(auxiliary=torch.full((5, 1, 8, 8), v), range_examples=10))
+                  for v in (0.2, 0.3))
     assert one.meta["key"] != other.meta["key"]
 
 
@@ -313,7 +314,8 @@ def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
 
     network, train, test = few(digits)
     outside = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    ood = OOD(("energy",), energy=EnergyRecipe(epochs=1, tune_epochs=1), store=tmp_path, auxiliary=outside)
+    ood = OOD(("energy",), energy=EnergyRecipe(epochs=1, tune_epochs=1, batch_size=60), store=tmp_path,
+              auxiliary=outside, range_examples=10)
     sites = ["layer1.0", "layer1.1"]  # of one shape
     arguments: dict[str, Any] = {"sites": sites, "methods": ["dm"], "indices": (), "ood": ood}
     first = suture.compare(network, None, train, test, **arguments)
@@ -367,7 +369,7 @@ def test_a_relu_ends_the_stitching_layer(digits: Any, tmp_path: Any) -> None:
     residual = float((x - native).square().sum() / native.square().sum())
     assert found.matrix("dm.residual").iloc[0, 1] == pytest.approx(residual, rel=1e-3)
     assert "ReLU" in found.matrix("tlm.frechet", "reason").iloc[0, 0]
-    bare = suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=())
+    bare = suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(), ood=None)
     assert found.matrix("dm.residual").iloc[0, 1] < bare.matrix("dm.residual").iloc[0, 1]
     assert not np.array_equal(found.arrays["tlm.weight/0/1"], bare.arrays["tlm.weight/0/1"])
     one = suture.stitch(network, SITES[0], network, SITES[1], train, relu=True)

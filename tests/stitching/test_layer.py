@@ -44,8 +44,8 @@ def compared(source: str, target: str, family: str, methods: list[str], recipe: 
     a, b = network(source), network(target, 1)
     data, test = (Paired(*([(inputs_for(SHAPES[k], seed=seed), labels(b, target, seed))]
                            for k in (source, target))) for seed in (0, 1))
-    # What detectors see does not depend on the family: they look at every pair of kinds once.
-    ood: dict[str, Any] = {} if family == "full" else {"ood": None}
+    # What detectors see is of the target's kind, whatever the source and the family: each kind once.
+    ood: dict[str, Any] = {} if (source, family) == (SEEN_FROM[target], "full") else {"ood": None}
     return suture.compare(a, b, data, test, sites=["site"], family=family, methods=methods, indices=(),
                           tlm=recipe, device="cpu", **ood), a, b
 
@@ -66,6 +66,10 @@ KINDS = ("map 8x8", "patches 4x4", "class token, 2x2", "sequence 12", "vector")
 NEW = ("last 4x4", "text 12")
 TABLE = [(a, b, f) for a, b in PAIRS for f in FAMILIES if {a, b} <= {*KINDS, *NEW}
          and ({a, b} <= {*KINDS} or f == "full")]
+
+
+SEEN_FROM = {b: a for a, b, f in reversed(TABLE) if f == "full"}
+"""A source for each target's kind."""
 
 
 def choose_brief() -> set[tuple[str, str, str]]:

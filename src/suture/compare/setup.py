@@ -42,12 +42,7 @@ from suture.networks import (
 )
 from suture.ood import Detection
 from suture.representations import Alignment, Cell, Kind
-from suture.stitching import (
-    ScoredOutput,
-    StitchingLayer,
-    Task,
-    check_batch,
-)
+from suture.stitching import ScoredOutput, StitchingLayer, Task, check_batch
 
 OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so "
                "cells could not be compared in pairs; give a test loader with shuffle=False")
@@ -130,15 +125,12 @@ def set_up(given: CompareOptions) -> Setup:
     key = make_key(settings.as_key() | {"held_out": opened.held_out}, sides,
                    {name: how for name, d in given_data.items() if (how := describe_preparation(d))},
                    sketch_outputs(a, b, (first.source, first.target)))
-    detection = None
-    if settings.detection is not None:
-        detection = Detection(settings.detection, b, device, pieces, settings.seed,
-                              hash_trained_network(key, settings.forward), given.data)
     names = settings.names or _choose_names(source, target)
     made = Setup(
         settings=settings, source=a, target=b, data=opened, names=(names[0], names[1]), key=key,
-        pieces=pieces, fingerprints=prints, detection=detection, unfit=_find_unfit(a, b, settings),
-        scored=scored, self_stitching=target is source and first.source is first.target,
+        pieces=pieces, fingerprints=prints, unfit=_find_unfit(a, b, settings),
+        detection=_set_up_detection(settings, b, pieces, key, given.data), scored=scored,
+        self_stitching=target is source and first.source is first.target,
         one_network=target is source or (prints[0] == prints[1] and type(source) is type(target)))
     made.check_memory("give fewer sites, jackknife=0, or indices of one alignment at a time")
     if settings.method_names:
@@ -179,6 +171,15 @@ def _site_networks(copies: Sequence[nn.Module], first: Batch, settings: Settings
     for network, inputs in {copies[0]: first.source, copies[-1]: first.target}.items():
         fold_batch_norms(network, take_first(inputs), kept)
     return a, b
+
+
+def _set_up_detection(settings: Settings, target: SitedNetwork, pieces: MicroBatch, key: dict[str, Any],
+                      data: Any) -> Detection | None:
+    """Return the detectors to fit; None without them."""
+    if settings.detection is None:
+        return None
+    return Detection(settings.detection, target, settings.torch_device, pieces, settings.seed,
+                     hash_trained_network(key, settings.forward), data)
 
 
 def _look_ahead(setup: Setup, first: Batch) -> None:

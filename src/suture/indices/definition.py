@@ -13,7 +13,7 @@ import torch
 
 from suture._base import FOREIGN, SutureError, expect, summarise_error
 from suture.indices.nulls.record import NullTest
-from suture.numbers import Floats, Measure, Null, NumericalError, make_index_measure, qr
+from suture.numbers import Floats, Measure, Null, NumericalError, make_measure, qr
 
 LEAST_EXAMPLES = 4
 """Smallest number of examples for the unbiased HSIC estimator, which divides by n - 3."""
@@ -251,8 +251,8 @@ def define_index(name: str, label: str, invariant_x: frozenset[str],
 
     def define(fn: Callable[..., float]) -> Index:
         about = " ".join((fn.__doc__ or "").partition("\n\n")[0].split())
-        measure = make_index_measure(name, label, about, low=low, high=high, larger=larger, form=form,
-                                     judged=judged, span=span)
+        measure = make_measure(name, label, about, low=low, high=high, larger=larger, form=form,
+                               judged=judged, span=span)
         argument = stated.get("argument")
         return Index(measure, fn, invariant_x=invariant_x, value=argument.default if argument else None,
                      invariant_y=invariant_x if invariant_y is None else invariant_y,

@@ -22,7 +22,7 @@ from suture._base import (
 )
 from suture.indices.definition import STITCH, TRANSFORMATIONS, Index, Needs, expand_invariances
 from suture.indices.entries import GROUPS, INDICES
-from suture.numbers import ALIGNMENTS, MEASURES, make_index_measure, register_measure
+from suture.numbers import ALIGNMENTS, MEASURES, make_measure, register_measure
 
 Invariances = Annotated[Iterable[str] | None, PlainValidator(keep_parts)]
 """Names of `TRANSFORMATIONS`."""
@@ -130,7 +130,7 @@ def own(fn: Callable[..., Any], name: str | None = None, *, low: Real = 0.0, hig
            f"finite colour limits low < high of index {called!r}", f"{low!r} and {high!r}",
            "write low=0.0, high=1.0")
     # A second function of the same name replaces the first.
-    measure = register_measure(make_index_measure(
+    measure = register_measure(make_measure(
         called, called.replace("_", " "), about or f"A function of the user's, {called}.", low=low, high=high,
         larger=larger_is_more_similar, own=True))
 

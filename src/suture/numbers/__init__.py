@@ -36,7 +36,7 @@ from suture.numbers.measures import METHOD_NAMES as METHOD_NAMES
 from suture.numbers.measures import Measure as Measure
 from suture.numbers.measures import get_base_name as get_base_name
 from suture.numbers.measures import get_measure as get_measure
-from suture.numbers.measures import make_index_measure as make_index_measure
+from suture.numbers.measures import make_measure as make_measure
 from suture.numbers.measures import register_measure as register_measure
 from suture.numbers.measures import sort_measures as sort_measures
 from suture.numbers.moments import Cross as Cross

@@ -74,11 +74,11 @@ class Measure:
         return replace(self, name=self.name + tail, label=f"{self.label} [{words}]")
 
 
-def make_index_measure(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0,
-                       larger: bool = True, form: str = "", judged: bool = True,
-                       span: tuple[float, float] | None = None, own: bool = False) -> Measure:
-    """Make the measure of a structural index."""
-    return Measure(name, label, low, high, larger, False, about, judged, form, span, own)
+def make_measure(name: str, label: str, about: str, *, low: float = 0.0, high: float = 1.0,
+                 larger: bool = True, functional: bool = False, form: str = "", judged: bool = True,
+                 span: tuple[float, float] | None = None, own: bool = False) -> Measure:
+    """Make a measure; without options, that of a structural index between 0 and 1."""
+    return Measure(name, label, low, high, larger, functional, about, judged, form, span, own)
 
 
 # Colours of divergences end at ln 10: a uniform guess over ten classes against a sure prediction. The limit
@@ -86,107 +86,115 @@ def make_index_measure(name: str, label: str, about: str, *, low: float = 0.0, h
 _NATS = round(math.log(10), 3)
 METHOD_NAMES = {"dm": "direct matching", "tlm": "task loss matching"}
 """The methods that fit a stitching layer, by the prefix of their measures."""
-_TOKENS = "For language models over the unpadded tokens; their interval is a bootstrap over whole texts."
-_FRECHET = "Representations S stitched by {method} against the target's own T: "
-_OF_METHOD = {
-    "accuracy": ("accuracy", 0, 1, True, True,
-                 f"Test accuracy of the network stitched by {{method}}; Wilson interval. {_TOKENS}"),
-    "relative_accuracy": ("relative accuracy", 0, 1, True, True, (
-        "Test accuracy of the network stitched by {method} over that of the target network; bootstrap over "
-        f"examples, paired. {_TOKENS}")),
-    "agreement": ("agreement", 0, 1, True, True, (
-        "Share of test examples on which the network stitched by {method} predicts the class that the target "
-        f"network predicts; Wilson interval. {_TOKENS}")),
-    "kl": ("KL", 0, _NATS, False, True, (
-        "Mean over test examples of KL(target network's predictions || those of the network stitched by "
-        f"{{method}}), in nats, from the softmax of the logits; bootstrap over examples. {_TOKENS} No upper "
-        "limit.")),
-    "ce_gap": ("cross-entropy gap", 0, _NATS, False, True, (
-        "Test cross-entropy of the network stitched by {method} minus that of the target network, in nats; "
-        f"below 0 where the stitched one is better; bootstrap over examples, paired. {_TOKENS} No upper "
-        "limit.")),
-    "relative_perplexity": ("relative perplexity", 1, 10, False, True, (
-        "Perplexity per token of the network stitched by {method} over that of the target network, e to the "
-        "power of the cross-entropy gap: 1 where the two are equally good, below 1 where the stitched one is "
-        "better; bootstrap over texts, paired. No upper limit.")),
-    "residual": ("residual", 0, 1, False, False, (
-        "|S - T|² / |T|² on test data, ratio of sums: S stitched by {method}, T the target's own "
-        "representation; bootstrap over examples, paired.")),
-    "residual_batches": ("residual (batches)", 0, 1, False, False, (
-        "|S - T|² / |T|², S stitched by {method}: mean over the test batches, the last one may be smaller "
-        "(the paper's structural DM; Balogh and Jelasity 2025). n counts batches; Student's t interval over "
-        "them, none for a single batch.")),
-    "r2": ("R² (test)", 0, 1, True, False, (
-        "1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {method}, the mean per channel "
-        "over all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the "
-        "mean held fixed.")),
-    "output_r2": ("R² of the output", 0, 1, True, True, (
-        "1 - sum |o - t|² / sum |t - mean t|² on test data: outputs o of the network stitched by {method}, t "
-        "of the target network, the mean per channel over all rows; below 0 where o is worse than that mean. "
-        "For outputs that are no logits. Bootstrap over examples, paired, with the mean held fixed.")),
-    "output_error": ("error of the output", 0, 1, False, True, (
-        "sqrt(sum |o - t|² / sum |t|²) on test data, the relative error of the outputs o of the network "
-        "stitched by {method}, t of the target network. For outputs that are no logits. Bootstrap over "
-        "examples, paired.")),
-    "natural_distance": ("natural distance", 0, 2, False, False, (
-        "Squared Fréchet distance of representations stitched by {method} from the target's own ones, over "
-        "the outer radius of the natural range at this site: above 1 where label-preserving shifts of the "
-        "input move no representation so far while the network still works. Paired test examples; interval "
-        "by the delta method over examples. No upper limit.")),
-    "informational_residual": ("informational residual", 0, 1, False, False, (
-        "1 - max(0, r)², r the correlation of S and T on test data after the class means are taken out: S "
-        "stitched by {method}, T the target's own representation, class means from the fitting data. 1 where "
-        "S shares nothing but the class; bootstrap over examples, paired.")),
-    "strict_residual": ("strict residual", 0, 1, False, False, (
-        "sum |S - T|² / sum |T - T_c|² on test data: S stitched by {method}, T the target's own "
-        "representation, T_c its class mean on the fitting data. 1 where S is no better than the class mean; "
-        "bootstrap over examples, paired. No upper limit.")),
-    "frechet": ("Fréchet", 0, 1, False, False, (
-        f"{_FRECHET}squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was "
-        "fitted to, in units of T's total variance: 0 where the two agree; the sum of the three parts beside "
-        "it (Dowson and Landau 1982; Heusel et al. 2017). No upper limit.")),
-    "frechet_shift": ("Fréchet shift", 0, 1, False, False, (
-        f"{_FRECHET}part of the Fréchet distance that the means make: |mean S - mean T|² over T's total "
-        "variance. No upper limit.")),
-    "frechet_shrinkage": ("Fréchet shrinkage", 0, 1, False, False, (
-        f"{_FRECHET}part of the Fréchet distance that the spectra make: sum over the ordered eigenvalues of "
-        "(sqrt(s) - sqrt(t))², over T's total variance. No upper limit.")),
-    "frechet_rotation": ("Fréchet rotation", 0, 1, False, False, (
-        f"{_FRECHET}part of the Fréchet distance that is left when the spectra are equal: other principal "
-        "directions. No upper limit.")),
+_WORDS = {
+    "tokens": "For language models over the unpadded tokens; their interval is a bootstrap over whole texts.",
+    "frechet": "Representations S stitched by {method} against the target's own T:",
+    "scores": ("Scores are those of the detector {detector} on representations stitched by {method} and "
+               "native ones of the same test examples; the native ones are the positive class, larger scores "
+               "more in-distribution."),
 }
-"""Measures of each cell by each method: label, colour limits, direction, functional or not, words."""
-_UNJUDGED = {"natural_distance", "informational_residual", "strict_residual", "frechet", "frechet_shift",
-             "frechet_shrinkage", "frechet_rotation"}
+"""Words that several measures share."""
+_OF_METHOD = (
+    make_measure("accuracy", "accuracy", functional=True, about="""
+        Test accuracy of the network stitched by {method}; Wilson interval. {tokens}"""),
+    make_measure("relative_accuracy", "relative accuracy", functional=True, about="""
+        Test accuracy of the network stitched by {method} over that of the target network; bootstrap over
+        examples, paired. {tokens}"""),
+    make_measure("agreement", "agreement", functional=True, about="""
+        Share of test examples on which the network stitched by {method} predicts the class that the target
+        network predicts; Wilson interval. {tokens}"""),
+    make_measure("kl", "KL", high=_NATS, larger=False, functional=True, about="""
+        Mean over test examples of KL(target network's predictions || those of the network stitched by
+        {method}), in nats, from the softmax of the logits; bootstrap over examples. {tokens} No upper
+        limit."""),
+    make_measure("ce_gap", "cross-entropy gap", high=_NATS, larger=False, functional=True, about="""
+        Test cross-entropy of the network stitched by {method} minus that of the target network, in nats;
+        below 0 where the stitched one is better; bootstrap over examples, paired. {tokens} No upper
+        limit."""),
+    make_measure("relative_perplexity", "relative perplexity", low=1.0, high=10.0, larger=False,
+                 functional=True, about="""
+        Perplexity per token of the network stitched by {method} over that of the target network, e to the
+        power of the cross-entropy gap: 1 where the two are equally good, below 1 where the stitched one is
+        better; bootstrap over texts, paired. No upper limit."""),
+    make_measure("residual", "residual", larger=False, about="""
+        |S - T|² / |T|² on test data, ratio of sums: S stitched by {method}, T the target's own
+        representation; bootstrap over examples, paired."""),
+    make_measure("residual_batches", "residual (batches)", larger=False, about="""
+        |S - T|² / |T|², S stitched by {method}: mean over the test batches, the last one may be smaller (the
+        paper's structural DM; Balogh and Jelasity 2025). n counts batches; Student's t interval over them,
+        none for a single batch."""),
+    make_measure("r2", "R² (test)", about="""
+        1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {method}, the mean per channel over
+        all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the mean held
+        fixed."""),
+    make_measure("output_r2", "R² of the output", functional=True, about="""
+        1 - sum |o - t|² / sum |t - mean t|² on test data: outputs o of the network stitched by {method}, t of
+        the target network, the mean per channel over all rows; below 0 where o is worse than that mean. For
+        outputs that are no logits. Bootstrap over examples, paired, with the mean held fixed."""),
+    make_measure("output_error", "error of the output", larger=False, functional=True, about="""
+        sqrt(sum |o - t|² / sum |t|²) on test data, the relative error of the outputs o of the network
+        stitched by {method}, t of the target network. For outputs that are no logits. Bootstrap over
+        examples, paired."""),
+    make_measure("natural_distance", "natural distance", high=2.0, larger=False, judged=False, about="""
+        Squared Fréchet distance of representations stitched by {method} from the target's own ones, over the
+        outer radius of the natural range at this site: above 1 where label-preserving shifts of the input
+        move no representation so far while the network still works. Paired test examples; interval by the
+        delta method over examples. No upper limit."""),
+    make_measure("informational_residual", "informational residual", larger=False, judged=False, about="""
+        1 - max(0, r)², r the correlation of S and T on test data after the class means are taken out: S
+        stitched by {method}, T the target's own representation, class means from the fitting data. 1 where S
+        shares nothing but the class; bootstrap over examples, paired."""),
+    make_measure("strict_residual", "strict residual", larger=False, judged=False, about="""
+        sum |S - T|² / sum |T - T_c|² on test data: S stitched by {method}, T the target's own representation,
+        T_c its class mean on the fitting data. 1 where S is no better than the class mean; bootstrap over
+        examples, paired. No upper limit."""),
+    make_measure("frechet", "Fréchet", larger=False, judged=False, about="""
+        {frechet} squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was
+        fitted to, in units of T's total variance: 0 where the two agree; the sum of the three parts beside it
+        (Dowson and Landau 1982; Heusel et al. 2017). No upper limit."""),
+    make_measure("frechet_shift", "Fréchet shift", larger=False, judged=False, about="""
+        {frechet} part of the Fréchet distance that the means make: |mean S - mean T|² over T's total
+        variance. No upper limit."""),
+    make_measure("frechet_shrinkage", "Fréchet shrinkage", larger=False, judged=False, about="""
+        {frechet} part of the Fréchet distance that the spectra make: sum over the ordered eigenvalues of
+        (sqrt(s) - sqrt(t))², over T's total variance. No upper limit."""),
+    make_measure("frechet_rotation", "Fréchet rotation", larger=False, judged=False, about="""
+        {frechet} part of the Fréchet distance that is left when the spectra are equal: other principal
+        directions. No upper limit."""),
+)
+"""Measures of each cell by each method, named without it."""
 
 
-def _make_method_measures(method: str) -> list[Measure]:
-    tag, words = method.upper(), METHOD_NAMES[method]
-    return [Measure(f"{method}.{name}", f"{tag} {label}", low, high, larger, functional,
-                    about.format(method=words), judged=name not in _UNJUDGED)
-            for name, (label, low, high, larger, functional, about) in _OF_METHOD.items()]
+def _name_fully(plain: Measure, method: str, detector: str = "") -> Measure:
+    """Return a measure of the tables with the method that it is of, and with the detector."""
+    names = {"method": METHOD_NAMES[method], "detector": detector}
+    about = plain.about.format(**{word: text.format(**names) for word, text in _WORDS.items()}, **names)
+    ending = f" ({detector.replace('_', ' ')})" if detector else ""
+    return replace(plain, name="_".join(filter(None, (f"{method}.{plain.name}", detector))),
+                   label=f"{method.upper()} {plain.label}{ending}", about=" ".join(about.split()))
 
 
-_OOD_MEASURES = {
-    "ood": ("out of distribution", 0.5, 1.0, False,
-            "AUROC of typicality, the mean over test examples of |2 F(score) - 1| with F the distribution of "
-            "the native scores: 0.5 where stitched and native scores cannot be told apart, 1 where all "
-            "stitched ones lie outside, on either side"),
-    "auroc": ("AUROC", 0.0, 1.0, False,
-              "Probability that a native score exceeds a stitched one (ties half): 0.5 where they cannot be "
-              "told apart, 1 where all stitched ones are lower, below 0.5 where they look more "
-              "in-distribution than native ones, which is a difference too (Balogh and Jelasity 2025)"),
-    "ap": ("average precision", 0.5, 1.0, False, "Average precision of finding the native ones by a large "
-                                                 "score: 0.5 where they cannot be told apart"),
-    "fpr95": ("FPR at 95 % recall", 0.0, 1.0, True,
-              "Share of stitched scores above the threshold that 95 % of the native ones pass: 0.95 where "
-              "they cannot be told apart"),
-}
+_OF_DETECTOR = {m.name: m for m in (
+    make_measure("ood", "out of distribution", low=0.5, larger=False, judged=False, about="""
+        AUROC of typicality, the mean over test examples of |2 F(score) - 1| with F the distribution of the
+        native scores: 0.5 where stitched and native scores cannot be told apart, 1 where all stitched ones
+        lie outside, on either side. {scores}"""),
+    make_measure("auroc", "AUROC", larger=False, judged=False, about="""
+        Probability that a native score exceeds a stitched one (ties half): 0.5 where they cannot be told
+        apart, 1 where all stitched ones are lower, below 0.5 where they look more in-distribution than native
+        ones, which is a difference too (Balogh and Jelasity 2025). {scores}"""),
+    make_measure("ap", "average precision", low=0.5, larger=False, judged=False, about="""
+        Average precision of finding the native ones by a large score: 0.5 where they cannot be told apart.
+        {scores}"""),
+    make_measure("fpr95", "FPR at 95 % recall", judged=False, about="""
+        Share of stitched scores above the threshold that 95 % of the native ones pass: 0.95 where they cannot
+        be told apart. {scores}"""),
+)}
 """Measures of each cell with each detector. Their full names are ``dm.ood_mahalanobis`` and so on."""
 DETECTOR_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 """Pattern of a valid detector name."""
 _BY_DETECTOR = re.compile(
-    rf"({'|'.join(METHOD_NAMES)})\.({'|'.join(_OOD_MEASURES)})_({DETECTOR_NAME.pattern})")
+    rf"({'|'.join(METHOD_NAMES)})\.({'|'.join(_OF_DETECTOR)})_({DETECTOR_NAME.pattern})")
 
 
 def _find_detector_measure(name: str) -> Measure | None:
@@ -195,15 +203,12 @@ def _find_detector_measure(name: str) -> Measure | None:
     if found is None:
         return None
     method, what, detector = found.groups()
-    tag, words, (label, low, high, larger, about) = method.upper(), METHOD_NAMES[method], _OOD_MEASURES[what]
-    return Measure(name, f"{tag} {label} ({detector.replace('_', ' ')})", low, high, larger, False,
-                   f"{about}. Scores are those of the detector {detector} on representations stitched by "
-                   f"{words} and native ones of the same test examples; the native ones are the positive "
-                   "class, larger scores more in-distribution.", judged=False)
+    return _name_fully(_OF_DETECTOR[what], method, detector)
 
 
 _VARIANT = re.compile(rf"(?P<base>[^:@]+)(?P<tail>(:[^:@]+)?(@({'|'.join(ALIGNMENTS)}))?)")
-MEASURES: dict[str, Measure] = {m.name: m for method in METHOD_NAMES for m in _make_method_measures(method)}
+MEASURES: dict[str, Measure] = {f"{method}.{m.name}": _name_fully(m, method)
+                                for method in METHOD_NAMES for m in _OF_METHOD}
 """Measures that need no detector, by name in the order of tables; `register_measure` adds the indices."""
 
 

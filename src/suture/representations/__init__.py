@@ -10,9 +10,6 @@ from suture.representations.alignment import Alignment as Alignment
 from suture.representations.alignment import AlignmentError as AlignmentError
 from suture.representations.alignment import AlignmentRule as AlignmentRule
 from suture.representations.alignment import Part as Part
-from suture.representations.alignment import View as View
-from suture.representations.alignment import get_row_mask as get_row_mask
-from suture.representations.alignment import to_grid as to_grid
 from suture.representations.example_rows import count_rows as count_rows
 from suture.representations.example_rows import pick_rows as pick_rows
 from suture.representations.left_out import pair_turned_cells as pair_turned_cells
@@ -32,3 +29,6 @@ from suture.representations.token_masks import has_unpadded_tokens as has_unpadd
 from suture.representations.token_masks import read_mask as read_mask
 from suture.representations.token_masks import select_mask as select_mask
 from suture.representations.token_masks import select_output_mask as select_output_mask
+from suture.representations.views import View as View
+from suture.representations.views import get_row_mask as get_row_mask
+from suture.representations.views import to_grid as to_grid

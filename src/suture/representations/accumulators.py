@@ -38,13 +38,14 @@ from suture.indices import (
 from suture.numbers import MomentBlock, Pair, ShiftedSums
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments, Cell, find_shared_sequences
-from suture.representations.alignment import DEFAULT_RULE, AlignmentRule, View, get_row_mask, to_grid
+from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
 from suture.representations.left_out import CellIntervals, LeftOut
 from suture.representations.null_rows import NullRows
 from suture.representations.pooled_moments import PooledMoments
 from suture.representations.row_sample import RowSample
 from suture.representations.shapes import Kind, Shape
 from suture.representations.token_masks import Masks, TokenMasks, select_mask
+from suture.representations.views import View, get_row_mask, to_grid
 
 
 class Accumulators:

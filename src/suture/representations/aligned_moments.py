@@ -10,18 +10,10 @@ from torch import Tensor
 
 from suture._base import SutureError, expect
 from suture.numbers import Moments, NonFiniteError, Pair, PairMoments, Resizing, Spectra, sum_crosses
-from suture.representations.alignment import (
-    DEFAULT_RULE,
-    Alignment,
-    AlignmentError,
-    AlignmentRule,
-    View,
-    describe_positions,
-    get_row_mask,
-    to_grid,
-)
+from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentError, AlignmentRule
 from suture.representations.shapes import Shape
 from suture.representations.token_masks import Masks, select_mask
+from suture.representations.views import View, describe_positions, get_row_mask, to_grid
 
 Cell = tuple[int, int]
 SiteView = tuple[int, View]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from suture.representations.alignment import View, get_row_mask, to_grid
 from suture.representations.shapes import Shape
 from suture.representations.token_masks import Masks
+from suture.representations.views import View, get_row_mask, to_grid
 
 
 def count_rows(shape: Shape, most: int) -> int:

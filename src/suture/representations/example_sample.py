@@ -11,10 +11,11 @@ from torch import Tensor
 from suture.indices import PermutedRows
 from suture.numbers import ChosenRows, Exchange, Ints, Reservoir
 from suture.representations.accumulator_settings import AccumulatorSettings
-from suture.representations.alignment import Alignment, to_grid
+from suture.representations.alignment import Alignment
 from suture.representations.row_sample import find_unpadded_rows
 from suture.representations.shapes import Shape
 from suture.representations.token_masks import Masks, TokenMasks
+from suture.representations.views import to_grid
 
 MOST_ROWS = 20_000
 """Number of rows of a site from which fewer examples are kept, because every permutation multiplies them."""

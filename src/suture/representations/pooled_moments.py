@@ -13,10 +13,11 @@ from suture.indices import FROM_MOMENTS, STITCH, Needs
 from suture.numbers import NonFiniteError, Pair, UnitRowSums, merge_all, standardise_rows
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments
-from suture.representations.alignment import Alignment, View, to_grid
+from suture.representations.alignment import Alignment
 from suture.representations.left_out import LeftOut
 from suture.representations.shapes import Kind, Shape
 from suture.representations.token_masks import Masks
+from suture.representations.views import View, to_grid
 
 _MEANS_AT_ONCE = 1000
 """Number of means added at once: with few rows, an addition to the sums costs more than the products."""

@@ -10,8 +10,9 @@ from torch import Tensor
 from suture._base import exact_products
 from suture.indices import Rows, Sample
 from suture.numbers import ChosenRows, Ints, Reservoir, Resizing, compute_interpolation, draw_uniform
-from suture.representations.alignment import Alignment, Part, describe_positions, get_row_mask, to_grid
+from suture.representations.alignment import Alignment, Part
 from suture.representations.token_masks import Masks
+from suture.representations.views import describe_positions, get_row_mask, to_grid
 
 _POSITIONS = (1,)
 """Purpose of the draws of positions, which keeps them apart from the draws of examples."""

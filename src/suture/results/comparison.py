@@ -27,7 +27,7 @@ from suture.numbers import (
     Record,
     build_record,
     estimate_difference,
-    make_index_measure,
+    make_measure,
     register_measure,
 )
 from suture.ood import RANGE_COLUMNS, describe_range
@@ -290,4 +290,4 @@ def _register_own(meta: Mapping[str, Any]) -> None:
     for entry in meta.get("own_measures", []):
         known = MEASURES.get(entry["name"])
         if known is None or known.own:
-            register_measure(make_index_measure(**entry, own=True))
+            register_measure(make_measure(**entry, own=True))

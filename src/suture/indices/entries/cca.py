@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -90,19 +91,19 @@ def _weight_correlations(pair: Pair, side: int) -> float:
     return float(alpha @ correlations / alpha.sum())
 
 
-@define_index("pwcca", "PWCCA (source weighted)", _SCALE, AFFINE, least=4,
-              formula="Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source",
-              source="Morcos et al. 2018; Kornblith et al. 2019, eq. 9", cost=_COST, smooth=False,
-              symmetric=False, paper=True, chance=_expect_mean)
+_define_weighted = partial(define_index, least=4, source="Morcos et al. 2018; Kornblith et al. 2019, eq. 9",
+                           cost=_COST, smooth=False, symmetric=False, paper=True, chance=_expect_mean)
+
+
+@_define_weighted("pwcca", "PWCCA (source weighted)", _SCALE, AFFINE,
+                  formula="Σαρ / Σα, α of a variate h: Σ|⟨h, x⟩| over the columns x of the source")
 def pwcca(pair: Pair) -> float:
     """Projection weighted CCA, weights from the source (Morcos et al. 2018)."""
     return _weight_correlations(pair, 0)
 
 
-@define_index("pwcca_target", "PWCCA (target weighted)", AFFINE, _SCALE, least=4,
-              formula="Σαρ / Σα, α from the columns of the target",
-              source="Morcos et al. 2018; Kornblith et al. 2019, eq. 9", cost=_COST, smooth=False,
-              symmetric=False, paper=True, chance=_expect_mean)
+@_define_weighted("pwcca_target", "PWCCA (target weighted)", AFFINE, _SCALE,
+                  formula="Σαρ / Σα, α from the columns of the target")
 def pwcca_target(pair: Pair) -> float:
     """Projection weighted CCA, weights from the target (Morcos et al. 2018)."""
     return _weight_correlations(pair, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,14 @@ class Truth:
         return OPEN if verdict in (UNPROVEN, NOT_SHOWN) else WRONG
 
 
+def _list_by_strength(control: str, known: Mapping[float, tuple[frozenset[str], str]], otherwise: str, *,
+                      maps_only: bool = False) -> Iterator[Truth]:
+    """Return the truths of an alteration at the strengths where one is known, and that none is at others."""
+    for strength, (right, why) in known.items():
+        yield Truth(control, strength, right, why, maps_only)
+    yield Truth(control, _ANY, _UNKNOWN, otherwise)
+
+
 _ANY = math.nan
 TRUTHS = (
     Truth("identity", _ANY, _SAME, "the representations are the native ones"),
@@ -58,22 +67,27 @@ TRUTHS = (
     Truth("permuted examples", _ANY, _NOTHING, "the source sees other examples"),
     Truth("random weights", _ANY, _UNKNOWN, "a random layer may hold all information of the image"),
     Truth("random labels", _ANY, _UNKNOWN, "a front that has learned by heart holds what it learned from"),
-    Truth("collapsed", 1.0, _NOT_SIMILAR, "the class means hold the class and nothing else"),
-    Truth("collapsed", 0.25, _SHARES, "what lies within classes is there, at three quarters of its size"),
-    Truth("collapsed", _ANY, _UNKNOWN, "how small is still the same, nobody knows"),
-    Truth("swapped", 1.0, _NOT_SIMILAR, "each representation is that of another example of the class"),
-    Truth("swapped", 0.25, _SAME, "three quarters of the examples have their own representation"),
-    Truth("swapped", _ANY, _UNKNOWN, "half of the examples have their own"),
-    Truth("positions shuffled", 1.0, _NOT_SIMILAR, "what was where is lost", maps_only=True),
-    Truth("positions shuffled", _ANY, _UNKNOWN, "half of the positions stay"),
-    Truth("shrunken", 0.9, _SAME, "nothing is lost, and little is changed"),
-    Truth("shrunken", _ANY, _UNKNOWN, "nothing is lost, but natural inputs may not reach there"),
-    Truth("rotated", 5.0, _SAME, "hardly changed"),
-    Truth("rotated", 90.0, _NOT_SIMILAR, "no channel keeps what it had"),
-    Truth("rotated", _ANY, _UNKNOWN, "between"),
-    Truth("noise added", 0.1, _SAME, "one hundredth of the variance is noise"),
-    Truth("noise added", 3.0, _NOT_SIMILAR, "nine tenths of the variance are noise"),
-    Truth("noise added", _ANY, _UNKNOWN, "between"),
+    *_list_by_strength("collapsed", {
+        1.0: (_NOT_SIMILAR, "the class means hold the class and nothing else"),
+        0.25: (_SHARES, "what lies within classes is there, at three quarters of its size"),
+    }, otherwise="how small is still the same, nobody knows"),
+    *_list_by_strength("swapped", {
+        1.0: (_NOT_SIMILAR, "each representation is that of another example of the class"),
+        0.25: (_SAME, "three quarters of the examples have their own representation"),
+    }, otherwise="half of the examples have their own"),
+    *_list_by_strength("positions shuffled", {
+        1.0: (_NOT_SIMILAR, "what was where is lost"),
+    }, otherwise="half of the positions stay", maps_only=True),
+    *_list_by_strength("shrunken", {
+        0.9: (_SAME, "nothing is lost, and little is changed"),
+    }, otherwise="nothing is lost, but natural inputs may not reach there"),
+    *_list_by_strength("rotated", {
+        5.0: (_SAME, "hardly changed"), 90.0: (_NOT_SIMILAR, "no channel keeps what it had"),
+    }, otherwise="between"),
+    *_list_by_strength("noise added", {
+        0.1: (_SAME, "one hundredth of the variance is noise"),
+        3.0: (_NOT_SIMILAR, "nine tenths of the variance are noise"),
+    }, otherwise="between"),
 )
 """All truths. The first that suits a control and its strength counts."""
 
