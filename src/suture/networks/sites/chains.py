@@ -87,11 +87,8 @@ class ChainProbe:
         by_call = {s.id: s for s in sites}
         counts: dict[str, int] = {}
         paths = {m: path for path, m in self.network.named_modules() if m is not self.network}
-        ends: list[Tensor] = []
-        leaves: list[Tensor] = []
-        own_leaves: list[int] = []
-        handed: list[tuple[Site, Tensor, int]] = []
-        cuts = GradientCuts()
+        ends, leaves, own_leaves = list[Tensor](), list[Tensor](), list[int]()
+        handed, cuts = list[tuple[Site, Tensor, int]](), GradientCuts()
 
         def start(t: Tensor) -> Tensor:
             with cuts.pause():
@@ -113,9 +110,9 @@ class ChainProbe:
                 return convert_output(output, lambda t: made if t is own else t)
             return output if len(ends) == len(sites) else self._mark(call, output, start)
 
-        inputs = take_first(self.example, 1)
         with torch.enable_grad(), intercept_calls(paths, handler), PLAIN_CHECKPOINTS.hold():
-            given = convert_tensors(inputs, lambda t: start(t) if t.is_floating_point() else t)
+            given = convert_tensors(take_first(self.example, 1),
+                                    lambda t: start(t) if t.is_floating_point() else t)
             with cuts:
                 output = apply(self.network, given)
             end, self.cuts_gradients = self.pick(output), cuts.found
