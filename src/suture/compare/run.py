@@ -38,8 +38,8 @@ def compare(given: CompareOptions) -> Comparison:
     """Compare two networks layer by layer.
 
     One pass over `data` gives the moments of all cells, and from them every index and every direct-matching
-    layer. Task loss matching trains on `data`. Stitched networks are evaluated on `test`, with an
-    out-of-distribution score of each stitched representation (`Comparison.cells`).
+    layer. Task loss matching trains on `data`. Stitched networks are evaluated on `test`, and
+    their representations measured against the target's natural range (`Comparison.cells`).
 
     Args:
         {options}

@@ -135,9 +135,9 @@ class Settings(NullOptions, FitSettings):
         "the sums grows with it. 0: no intervals; 20 is a good number.")] = 0
     sample: Annotated[Count, Doc("Examples kept for the indices of rows, drawn with `seed`.")] = 2000
     ood: Annotated[OOD | Iterable[str] | str | None, PlainValidator(keep_parts), Doc(
-        f"Detectors of out-of-distribution scores: {', '.join(DETECTORS)}. Or an `OOD` with settings. None: "
-        "no scores and no verdicts of cells. The first detector gives the verdict. Detectors are tested on "
-        "auxiliary data, by default made from the data.")] = DEFAULT_OOD
+        "An `OOD` with the settings of natural ranges, on which verdicts of cells rest, and of detectors; or "
+        f"names of detectors alone: {', '.join(DETECTORS)}. Detectors are tested on auxiliary data, by "
+        "default made from the data. None: no ranges, verdicts of cells and detectors.")] = DEFAULT_OOD
     names: Annotated[Sequence[str] | None, PlainValidator(read_network_names), Doc(
         "Names of the two networks in tables. None: their classes.")] = None
 

@@ -1,4 +1,4 @@
-"""Detectors of stitched representations that are far from native ones."""
+"""How far stitched representations are from native ones: natural range, residual, detectors."""
 
 from suture.ood.auxiliary import as_batches as as_batches
 from suture.ood.auxiliary import join_batches as join_batches

@@ -1,4 +1,4 @@
-"""The settings of OOD scores, and the thresholds of a cell's verdict."""
+"""The settings of natural ranges and OOD scores, and the threshold of a cell's verdict."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from suture.ood.table import (
 
 @options
 class Thresholds:
-    """Thresholds of a cell's verdict. A value outside its range raises a `SutureError`.
+    """From where on a stitched network works. A value outside its range raises a `SutureError`.
 
     Attributes:
         {options}
@@ -48,7 +48,7 @@ def _check_own(own: Any) -> Mapping[str, OwnDetector]:
 
 @options
 class OOD:
-    """Settings of OOD scores: the detectors, and the data that measure their quality.
+    """Settings of what verdicts of cells rest on (natural range, threshold), and of detectors beside it.
 
     An unknown detector, or an own one with the name of one of suture's, raises a `SutureError`.
 
@@ -84,7 +84,7 @@ class OOD:
         "of the built-in shifts.")] = field(default_factory=dict)
     range_examples: Annotated[Count, Doc(
         "Test examples, evenly spread, on which natural ranges and natural distances are measured.")] = 200
-    thresholds: Annotated[Thresholds, Doc("Thresholds of the verdict (`suture.Thresholds`).")] = field(
+    thresholds: Annotated[Thresholds, Doc("From where on a cell works (`suture.Thresholds`).")] = field(
         default_factory=Thresholds)
 
     @property

@@ -26,8 +26,8 @@ class Correspondence:
         measure: its name.
         how: "name", "order" or "given".
         layers: number of target sites that have a corresponding source site and values, none of them marked.
-        nearest: for how many of them it is the most similar source site.
-        rank: mean rank of the corresponding source site, 1 is best; nan without layers.
+        nearest: for how many of them it is the most similar source site; a tie is none.
+        rank: mean rank of the corresponding source site, 1 is best, of ties their mean; nan without layers.
         low, high: its 95 % interval, a bootstrap over target sites; nan for a single one.
         chance: mean rank by chance.
         p: probability of as many nearest ones or more if source sites were drawn at random.
@@ -83,7 +83,7 @@ def measure_correspondence(measured: Measured, measure: str, correspond: Corresp
         column = common[:, j]
         known = column[~np.isnan(column)]
         if not marked[:, j].any() and not np.isnan(column[i]) and len(known) > 1:
-            ranks.append(1 + float((known > column[i]).sum()))
+            ranks.append(1 + (known > column[i]).sum() + ((known == column[i]).sum() - 1) / 2)
             sizes.append(len(known))
     if not ranks:
         return Correspondence(measure, how, 0, 0, math.nan, math.nan, math.nan, math.nan, math.nan)

@@ -15,6 +15,7 @@ from suture.numbers import METHOD_NAMES, Bools, get_measure
 from suture.ood import NaturalRange
 from suture.results.correspondence import Correspond, Correspondence, measure_correspondence
 from suture.results.inference.noise import Contest
+from suture.results.inference.nulls import LEVEL, count_above_chance
 from suture.results.measured import Measured
 from suture.results.sanity import Verdict, find_contests, run_sanity_battery
 from suture.results.standing import find_standing, has_range
@@ -22,17 +23,18 @@ from suture.results.verdicts import (
     ARTEFACT,
     LABELS_ONLY,
     NOT_SHOWN,
-    SIMILAR,
     UNPROVEN,
     WORKING,
     CellVerdicts,
+    count_verdicts,
     judge_methods,
 )
 
-LEADING = ("cka_debiased", "cka", "dm.r2", "dm.relative_accuracy", "tlm.relative_accuracy")
-"""Measures by which layers are said to correspond, the first that a comparison has."""
+LEADING = ("cka_debiased", "cka", "dm.r2", "tlm.r2")
+"""Measures by which layers are said to correspond, where a comparison has them."""
 MOST = 6
 """Largest number of sentences."""
+BEYOND = "beyond what natural inputs reach"
 Words = NDArray[Any]
 """Verdicts of the unmarked cells of a method."""
 
@@ -80,45 +82,46 @@ def summarise_findings(measured: Measured, correspond: Correspond = None) -> Fin
                         methods)
     claims = {method: found.words.to_numpy()[~_find_marked(measured, method)]
               for method, found in methods.items()}
-    parts = list(filter(None, [
-        _describe_methods(methods, claims), _find_telling_pair(measured, methods),
-        _describe_range(measured, methods), _describe_layers(measured),
-        _describe_correspondence(measured, correspond),
-        _advise(methods, claims)]))
-    room = MOST - len(re.findall(r"\.(?: |$)", standing.line))
-    return Findings(standing.line, (*parts[:-1][:max(0, room - 1)], *parts[-1:]), verdict, methods)
+    parts = [*_describe_methods(methods, claims),
+             _find_telling_pair(measured, methods), _describe_range(measured, methods),
+             _describe_chance(measured),
+             _describe_layers(measured, verdict), _describe_correspondence(measured, correspond)]
+    last = _advise(measured, methods, claims)
+    room = MOST - len(re.findall(r"\.(?: |$)", standing.line)) - bool(last)
+    shown = [part for part in parts if part][:max(0, room)]
+    return Findings(standing.line, (*shown, *([last] if last else [])), verdict, methods)
 
 
-def _describe_methods(methods: Mapping[str, CellVerdicts], claims: Mapping[str, Words]) -> str:
+def _describe_methods(methods: Mapping[str, CellVerdicts], claims: Mapping[str, Words]) -> list[str]:
     """Say how many unmarked cells work by each method, and what they are."""
     if len(claims) < 2 or not all(map(len, claims.values())):
-        parts = "; ".join(_count_words(found, claims[method]) for method, found in methods.items())
-        return parts and f"{parts[0].upper()}{parts[1:]}."
-    (tlm, tlm_sort), (dm, dm_sort) = ((claims[method], _name_unmarked(methods[method], claims[method]))
-                                      for method in ("tlm", "dm"))
-    return (f"Task loss matching makes {_count(tlm, *WORKING)} of {len(tlm)} {tlm_sort}cells work, "
-            f"{_count(tlm, ARTEFACT) or 'none'} as artefacts (beyond what natural inputs reach); direct "
-            f"matching {_count(dm, *WORKING)} of {len(dm)}{f' {dm_sort}cells' if dm_sort else ''}, "
-            f"{_count(dm, ARTEFACT) or 'none'} as artefacts.")
+        return [_describe_method(methods[m], claims[m]) for m in ("tlm", "dm") if m in methods]
+    tlm, dm = claims["tlm"], claims["dm"]
+    counts = [f"{METHOD_NAMES[m]} {_list_verdicts(methods[m], claims[m])}" for m in ("tlm", "dm")]
+    return [f"Task loss matching makes {_count_working(methods['tlm'], tlm)} work, "
+            f"{_count(tlm, ARTEFACT) or 'none'} of them as artefacts ({BEYOND}); direct matching "
+            f"{_count_working(methods['dm'], dm).removesuffix(' cells')}, {_count(dm, ARTEFACT) or 'none'} "
+            "of them.", f"Cells: {'; '.join(counts)}."]
 
 
-def _count_words(found: CellVerdicts, words: Words) -> str:
-    name, size = METHOD_NAMES[found.method], found.words.size
+def _describe_method(found: CellVerdicts, words: Words) -> str:
+    name, size = METHOD_NAMES[found.method].capitalize(), found.words.size
     if size and not len(words):
-        trouble = "has not converged in" if found.method == "tlm" else "does not generalise in"
-        return f"{name} {trouble} any of {size} cells, so that its numbers say nothing yet"
-    parts = ", ".join(f"{n} {sort}" for word, sort in (
-        (SIMILAR, "similar"), (ARTEFACT, "artefacts"), (LABELS_ONLY, "sharing the labels only"),
-        (NOT_SHOWN, "not shown similar")) if (n := _count(words, word)))
-    unproven = _count(words, UNPROVEN)
-    return (f"{name} makes {_count(words, *WORKING)} of {len(words)} {_name_unmarked(found, words)}cells work"
-            f"{f' ({parts})' if parts else ''}{f'; {unproven} are unproven' if unproven else ''}")
+        trouble = "has not converged" if found.method == "tlm" else "does not generalise"
+        return f"{name} {trouble} in any of {size} cells, so that its numbers say nothing yet."
+    counts = re.sub("artefacts?", rf"\g<0> ({BEYOND})", _list_verdicts(found, words))
+    return f"{name} makes {_count_working(found, words)} work: {counts}."
 
 
-def _name_unmarked(found: CellVerdicts, words: Words) -> str:
-    if len(words) == found.words.size:
-        return ""
-    return "converged " if found.method == "tlm" else "unmarked "
+def _count_working(found: CellVerdicts, words: Words) -> str:
+    sort = "" if len(words) == found.words.size else "converged " if found.method == "tlm" else "unmarked "
+    return f"{_count(words, *WORKING)} of {len(words)} {sort}cells"
+
+
+def _list_verdicts(found: CellVerdicts, words: Words) -> str:
+    rest = found.words.size - len(words)
+    trouble = "not converged" if found.method == "tlm" else "not generalising"
+    return ", ".join(filter(None, [count_verdicts(words), f"{rest} {trouble}" * bool(rest)]))
 
 
 def _count(words: Words, *of: str) -> int:
@@ -148,10 +151,15 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
         return ""
     best = int(np.argmax(np.where(usable, gap, -np.inf)))
     i, j = map(int, np.unravel_index(best, value.shape))
-    far = measured.matrix("tlm.natural_distance").to_numpy()[i, j]
-    return (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: {by.words} {value[i, j]:.2f} "
-            f"by task loss matching, {far:.1f} times as far out as natural inputs reach"
-            f"{'' if other is None else f'; direct matching {other[i, j]:.2f}'}.")
+    far = {m: _round(measured.matrix(f"{m}.natural_distance").to_numpy()[i, j]) for m in methods}
+    rest = "" if other is None else f"; by direct matching {other[i, j]:.2f}, at {far['dm']}"
+    return (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: by task loss matching "
+            f"{by.words} {value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
+
+
+def _round(value: float) -> str:
+    """Format a positive number with two digits, and at most two places, as in 410, 15, 2.1 and 0.09."""
+    return "no known distance" if math.isnan(value) else f"{round(float(f'{value:.2g}'), 2):g}"
 
 
 def _describe_range(measured: Measured, methods: Mapping[str, CellVerdicts]) -> str:
@@ -169,58 +177,91 @@ def _describe_range(measured: Measured, methods: Mapping[str, CellVerdicts]) -> 
             f"works under the strongest {shifts[0]}." if shifts else "")
 
 
-def _describe_layers(measured: Measured) -> str:
-    """Say in one sentence how often measures of each kind find a layer nearest to itself, or its counterpart.
+def _describe_layers(measured: Measured, verdict: Verdict) -> str:
+    """Say in one sentence by how many measures of each kind every layer is nearest to itself.
 
-    Of one network it counts measures by which that holds for all layers, of two networks single target
-    layers. What rests on marked cells counts for nothing.
+    What rests on marked cells counts for nothing.
     """
-    judged = [name for name in measured.measures if get_measure(name).judged] if measured.corresponds else []
-    count = _count_measures if measured.same_network else _count_layers
+    if not measured.same_network:
+        return ""
+    judged = [name for name in measured.measures if get_measure(name).judged]
     parts = list(filter(None, (
-        count(kind, [find_contests(measured, name) for name in judged if name.rpartition(".")[0] == tag])
+        _count_measures(kind, {name: find_contests(measured, name) for name in judged
+                               if name.rpartition(".")[0] == tag})
         for tag, kind in {"": "", **METHOD_NAMES}.items())))
-    start = ("Every layer is nearest to itself by" if measured.same_network else
-             "Cases (layer, measure) in which the layer of the same name is nearest:")
-    return f"{start} {', '.join(parts)}." if parts else ""
+    if not parts:
+        return ""
+    rows = verdict.table
+    tested = rows["beyond_noise"].notna() & (rows["violated"] > 0)
+    weak = tested.any() and not rows.loc[tested, "beyond_noise"].any()
+    return (f"Every layer is nearest to itself by {', '.join(parts)}"
+            f"{' (accuracies tie within noise)' if weak else ''}.")
 
 
-def _count_measures(kind: str, contests: Sequence[Sequence[Contest]]) -> str:
+def _count_measures(kind: str, contests: Mapping[str, Sequence[Contest]]) -> str:
     """Count the measures by which every layer is nearest to itself, of those that marks leave decided."""
-    held = sum(bool(of) and not any(c.lost or c.marked for c in of) for of in contests)
-    decided = held + sum(any(c.lost and not c.marked for c in of) for of in contests)
+    held = [bool(of) and not any(c.lost or c.marked for c in of) for of in contests.values()]
+    lost = [name for name, of in contests.items() if any(c.lost and not c.marked for c in of)]
+    decided = sum(held) + len(lost)
     if not decided:
         return ""
-    return (f"{'all' if held == decided else f'{held} of'} {decided} "
-            f"{f'measures of {kind}' if kind else 'indices'}")
-
-
-def _count_layers(kind: str, contests: Sequence[Sequence[Contest]]) -> str:
-    """Count the target layers, by each measure, whose counterpart is the nearest source layer."""
-    sure = [c for of in contests for c in of if not c.marked]
-    return f"{sum(not c.lost for c in sure)} of {len(sure)} by {kind or 'indices'}" if sure else ""
+    but = f" (not {', '.join(lost)})" if not kind and 0 < len(lost) <= 2 and any(held) else ""
+    return (f"{f'{sum(held)} of' if lost else 'all'} {decided} "
+            f"{f'measures of {kind}' if kind else 'indices'}{but}")
 
 
 def _describe_correspondence(measured: Measured, correspond: Correspond) -> str:
-    """Say how well the layers of two networks correspond, by the leading measure."""
-    leading = next((name for name in LEADING if name in measured.measures), None)
-    if leading is None or measured.same_network or len(measured.sources) < 2:
+    """Say how well the layers of two networks correspond, by the leading measure of each kind."""
+    if measured.same_network or len(measured.sources) < 2:
         return ""
-    found = measure_correspondence(measured, leading, correspond, int(measured.meta.get("seed") or 0))
-    return describe_correspondence(found) if found.layers else ""
+    seed = int(measured.meta.get("seed") or 0)
+    found = [measure_correspondence(measured, name, correspond, seed) for name in _choose_leading(measured)]
+    found = [of for of in found if of.layers]
+    return describe_correspondence(found) if found else ""
 
 
-def describe_correspondence(found: Correspondence) -> str:
-    """Describe a correspondence in one sentence, against chance."""
+def _choose_leading(measured: Measured) -> list[str]:
+    """Choose the first measure of each kind in `LEADING`, or else the first of that kind."""
+    chosen = []
+    for tag in ("", *METHOD_NAMES):
+        there = [name for name in measured.measures
+                 if name.rpartition(".")[0] == tag and get_measure(name).judged]
+        chosen += [name for name in LEADING if name in there][:1] or there[:1]
+    return chosen
+
+
+def describe_correspondence(found: Sequence[Correspondence]) -> str:
+    """Describe correspondences by several measures in one sentence, the first against chance."""
     how = {"name": "of the same name", "order": "of the same depth", "given": "given as its counterpart"}
-    interval = "" if math.isnan(found.low) else f", 95 % interval {found.low:.1f} to {found.high:.1f}"
-    return (f"By {get_measure(found.measure).label}, the source layer {how[found.how]} is nearest for "
-            f"{found.nearest} of {found.layers} target layers (mean rank {found.rank:.1f}{interval}; chance "
-            f"{found.chance:.1f}, p {found.p:.1g}).")
+    first, *rest = found
+    interval = "" if not first.low < first.high else f", 95 % interval {first.low:.1f} to {first.high:.1f}"
+    others = "".join(f", by {get_measure(of.measure).label.removesuffix(' (test)')} {of.nearest} of "
+                     f"{of.layers}" for of in rest if of.layers > 1)
+    return (f"By {get_measure(first.measure).label} the layer {how[first.how]} is nearest for "
+            f"{first.nearest} of {first.layers} layers (p {first.p:.1g}; mean rank {first.rank:.1f}"
+            f"{interval}, by chance {first.chance:.1f}){others}.")
 
 
-def _advise(methods: Mapping[str, CellVerdicts], claims: Mapping[str, Words]) -> str:
+def _describe_chance(measured: Measured) -> str:
+    """Say how many cells of the leading index are above chance; with stitched networks, if not all are."""
+    name = next((m for m in (*LEADING, *measured.measures) if f"null.tests/{m}" in measured.arrays), None)
+    if name is None:
+        return ""
+    above, tested = count_above_chance(measured, name)
+    if not tested or (above == tested and (measured.same_network or find_standing(measured).criteria)):
+        return ""
+    label, chance = get_measure(name).label, "above chance (examples permuted"
+    if len(measured.sources) == len(measured.targets) == 1:
+        value = float(measured.matrix(name).to_numpy()[0, 0])
+        return f"{label} is {value:.2f}, {'' if above else 'not '}{chance}, p < {LEVEL})."
+    return f"By {label}, {above} of {tested} cells are {chance}, p < {LEVEL}, adjusted for all cells)."
+
+
+def _advise(measured: Measured, methods: Mapping[str, CellVerdicts], claims: Mapping[str, Words]) -> str:
     """Say what to do next."""
+    if not methods:
+        return ("Next: compare with ood=suture.OOD(); without natural distances no cell has a verdict."
+                if find_standing(measured).criteria else _advise_null(measured))
     if "tlm" in methods and 2 * len(claims["tlm"]) < methods["tlm"].words.size:
         return "Next: train task loss matching longer (epochs), because most of its cells have not converged."
     words = np.concatenate([*claims.values(), []])
@@ -228,9 +269,15 @@ def _advise(methods: Mapping[str, CellVerdicts], claims: Mapping[str, Words]) ->
         return ("Next: read why so many cells stay open, cells(method, 'reason'); more test examples make "
                 "intervals narrower.")
     if _count(words, ARTEFACT):
-        return ("Next: read the map of direct matching; a high score of an artefact is the work of its "
-                "layer, not similarity.")
+        return ("Next: leave artefacts out of any claim of similarity; their score is the work of their "
+                "stitching layer.")
     if _count(words, LABELS_ONLY):
         return ("Next: look at the cells that share the labels only; their scores say nothing of what the "
                 "layers hold.")
-    return ""
+    return _advise_null(measured)
+
+
+def _advise_null(measured: Measured) -> str:
+    missing = not any(name.startswith("null.tests/") for name in measured.arrays)
+    return ("Next: compare with nulls=200, which shows what the indices say by chance."
+            if missing and not measured.same_network and any("." not in m for m in measured.measures) else "")

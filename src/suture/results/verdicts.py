@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,8 +83,16 @@ class CellVerdicts:
     @property
     def counts(self) -> str:
         """How many cells have which verdict, in one sentence."""
-        parts = [f"{n} {word}" for word in VERDICTS if (n := self.count(word))]
-        return f"{METHOD_NAMES[self.method].capitalize()}: of {self.words.size} cells {', '.join(parts)}."
+        return (f"{METHOD_NAMES[self.method].capitalize()}: of {self.words.size} cells "
+                f"{count_verdicts(self.words.to_numpy())}.")
+
+
+def count_verdicts(words: NDArray[Any], of: Iterable[str] = VERDICTS) -> str:
+    """Count verdicts, as in ``3 similar, 1 artefact, 2 sharing the labels only``."""
+    names = {ARTEFACT: ("artefact", "artefacts"), LABELS_ONLY: ("sharing the labels only",) * 2,
+             NOT_SHOWN: ("not shown similar",) * 2}
+    return ", ".join(f"{n} {names.get(word, (word, word))[n > 1]}" for word in of
+                     if (n := int((words == word).sum())))
 
 
 def judge_cell(found: CellEvidence, by: Criterion) -> tuple[str, str]:

@@ -57,6 +57,12 @@ def find_chance(measured: Measured, measure: str) -> npt.NDArray[np.bool_]:
     return np.asarray(adjusted > LEVEL).reshape(shape)
 
 
+def count_above_chance(measured: Measured, measure: str) -> tuple[int, int]:
+    """Return how many cells are above chance at `LEVEL` (`find_chance`), and how many were tested."""
+    tested = ~np.isnan(measured.arrays[f"null.tests/{measure}"][NULL_FIELDS.index("p")])
+    return int((tested & ~find_chance(measured, measure)).sum()), int(tested.sum())
+
+
 def tabulate_nulls(measured: Measured, measure: str) -> pd.DataFrame:
     """Return the nulls of one measure; see `Comparison.null`."""
     import pandas as pd
