@@ -166,7 +166,7 @@ class _Rehearsal:
                                   *[self._predict_testing()] * settings.recipe.seeds)
         first = next(iter(settings.method_names), None)
         if first and settings.detection is not None:
-            shifted = count_shifted_examples(self._batch.target, setup.task.of_tokens,
+            shifted = count_shifted_examples(setup.target, self._batch.target, setup.task,
                                              settings.detection.shifts,
                                              min(settings.detection.range_examples, self.n_test or 0))
             seconds[first] = _add(seconds[first], shifted * passing.each_example)
