@@ -53,7 +53,7 @@ MODULES = {
     "verdict": "results.sanity", "tabular": "results.measured", "storage": "results.saving",
     "report": "results.page", "plans": "compare.settings", "runs": "compare.run",
     "passes": "compare.moments", "assembly": "compare.result", "provenance": "compare.setup",
-    "rehearsal": "compare.run", "specs": "cli.specs", "demo": "cli.demo",
+    "rehearsal": "compare.run", "demo": "cli.demo",
 }
 """Modules that lay beside the rooms, and where they are now."""
 _PATH = re.compile(rf"\bsuture\.({'|'.join(MODULES)})\b(?!/)")

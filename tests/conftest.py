@@ -31,7 +31,8 @@ FAST = {
     "ood": ("auxiliary", "energy_classifier", "features", "options", "detectors"),
     "results": ("measured", "sanity", "verdicts"),
     "compare": ("settings", "data_description", "run", "scores"),
-    "studies": ("controls",),
+    "specs": ("specs", "specs_image_processors"),
+    "studies": ("controls", "network_inference"),
     "cli": ("console",),
     "testing": ("site_laws",),
 }
@@ -41,7 +42,7 @@ FAST = {
 LONG = (
     "golden/test_golden.py", "cli/test_demo.py", "tests/test_laws.py",
     "representations/test_accumulators.py", "stitching/test_layer.py", "ood/test_detection.py",
-    "cli/test_specs_huggingface.py", "stitching/test_grouped_pass.py", "stitching/test_trainer.py",
+    "specs/test_specs_huggingface.py", "stitching/test_grouped_pass.py", "stitching/test_trainer.py",
     "compare/test_evaluation.py", "compare/test_setup.py", "compare/test_task_loss.py",
     "compare/test_scores.py", "compare/test_situations.py", "results/test_figures.py",
     "results/test_page.py", "cli/test_commands.py", "cli/test_stitching_commands.py",

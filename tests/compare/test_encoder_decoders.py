@@ -9,22 +9,17 @@ import torch
 import suture
 from suture.networks import complete_decoder_inputs, find_sites
 from tests.support.encoder_decoders import (
+    KINDS,
+    OWN,
     Translator,
     capture_alone,
     compute_cka,
     draw_texts,
-    make_bart,
     make_t5,
     pad,
     pad_pairs,
     seeded,
 )
-
-HF = ("input_ids", "decoder_input_ids"), ("attention_mask", "decoder_attention_mask")
-OWN = ("src", "tgt"), ("src_attention_mask", "tgt_attention_mask")
-KINDS = {"own": (Translator, OWN, 0, "readers.{}", "writers.{}"),
-         "t5": (make_t5, HF, 0, "encoder.block.{}", "decoder.block.{}"),
-         "bart": (make_bart, HF, 1, "model.encoder.layers.{}", "model.decoder.layers.{}")}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -116,6 +116,8 @@ def test_groups_are_permuted_whole() -> None:
         assert found.null(measure)["method"].str.endswith("of groups").all()
     few = _compare("cka@pool", groups=np.arange(N) // 30, nulls=9)
     assert few.null("cka@pool")["reason"].str.contains("2 ways").all()
+    one = _compare("cka", groups=np.zeros(N, int), nulls=9)
+    assert one.null("cka")["reason"].str.contains("0 groups can change places, because no two").all()
 
 
 @pytest.mark.parametrize(("options", "reason"), [

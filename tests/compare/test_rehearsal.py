@@ -14,11 +14,13 @@ import suture
 from suture.compare import make_ready
 from suture.compare.records import Evaluation
 from suture.compare.rehearsal.timing import Cost, _repeat_examples, measure_step
+from suture.indices import INDICES, Request
 from suture.stitching import Task
 from tests.support import tiny
 from tests.support.interruptions import assert_same_numbers
 
-REHEARSAL, RUN = map(import_module, ("suture.compare.rehearsal.dry_run", "suture.compare.run"))
+REHEARSAL, RUN, NULL_TIME = map(import_module, (
+    "suture.compare.rehearsal.dry_run", "suture.compare.run", "suture.compare.rehearsal.null_time"))
 GIVEN: dict[str, Any] = {"device": "cpu", "methods": ["dm", "tlm"], "tlm": tiny.RECIPE, "indices": ["cka"]}
 
 
@@ -100,3 +102,22 @@ def test_the_first_method_has_the_time_of_the_natural_range(methods: list[str],
     seconds = suture.dry_run(tiny.network(), None, *tiny.data(), **given).seconds
     long = [name for name, s in seconds.items() if s is not None and s > 1e8]
     assert long == methods[:1]
+
+
+@pytest.mark.parametrize(("names", "nulls", "predicted"), [
+    (["r2", "jaccard:2@pool", "r2@within"], 9, True), ("cka@flatten", 9, False), ("r2", 0, False),
+])
+def test_permutations_are_predicted(names: Any, nulls: int, predicted: bool) -> None:
+    given: dict[str, Any] = GIVEN | {"methods": (), "indices": names}
+    seconds = suture.dry_run(tiny.network(), tiny.other(), (tiny.images(40), tiny.labels(40)), nulls=nulls,
+                             **given).seconds
+    assert ("nulls" in seconds) == predicted
+    assert all(s is not None and s > 0 for s in seconds.values())
+
+
+def test_the_time_of_permutations_grows_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([1.0, 0.5, 2.1] * 4)
+    monkeypatch.setattr(NULL_TIME, "measure_seconds", lambda work, *given: next(times))
+    for draws, expected in ((9, 1.0 + 8 * 0.2), (200, 1.0 + 199 * 0.2)):
+        found = NULL_TIME._time_cell([Request(INDICES["r2"])], "pool", (20, 2, 3), draws)
+        assert found == pytest.approx(expected)

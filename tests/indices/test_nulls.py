@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations, product
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Tensor
 from suture import SutureError
 from suture.indices import INDICES, Streaming, of_matrices, own
 from suture.indices.nulls.classes import ClassedRows
-from suture.numbers import Exchange
+from suture.indices.nulls.preparation import keep_rows
+from suture.indices.nulls.shuffled_rows import ShuffledRows
+from suture.numbers import Exchange, MomentBlock, Pair, factorisations, spectra
 
 N = 24
 CLASSES = np.repeat([0, 1, 2], [6, 8, 10])
@@ -129,8 +132,8 @@ def test_positions_are_no_independent_rows_and_groups_of_them_are() -> None:
 
 
 def test_classes_of_unequal_spread_are_no_relation_within_them() -> None:
-    found = _find_rate(200, within=UNEQUAL)
-    interval = stats.binomtest(round(200 * found), 200).proportion_ci()
+    found = _find_rate(120, within=UNEQUAL)
+    interval = stats.binomtest(round(120 * found), 120).proportion_ci()
     assert interval.low < 0.07
     assert interval.high > 0.03
     centred = [[_centre(_spread(s), UNEQUAL) for s in (2 * k, 2 * k + 1)] for k in range(60)]
@@ -199,6 +202,8 @@ def test_a_calibrated_value_is_1_where_both_sides_are_the_same() -> None:
     ("cka", {"groups": np.arange(N) // 12, "nulls": 9}, "in 2 ways"),
     ("cka@within", {}, "no class"),
     ("cka@within", {"within": np.zeros(N, int)}, "one class"),
+    ("cka@within", {"within": [None] * N}, "no example has a class"),
+    ("r2", {"groups": np.repeat([0, 1], [10, 14]), "nulls": 9}, "no two have one size"),
     ("cka@within", {"within": np.arange(N) // 2}, "fewer than two classes"),
     ("cka_minibatch@flatten", {"nulls": 9}, "without @flatten"),
 ])
@@ -210,22 +215,33 @@ def test_a_missing_null_has_its_reason(name: str, options: Any, reason: str) -> 
 
 
 @pytest.mark.parametrize("option", ["groups", "within"])
-@pytest.mark.parametrize("given", [np.arange(N - 1), np.linspace(0, 1, N), 3, "abc", np.zeros((N, 2), int)])
+@pytest.mark.parametrize("given", [np.arange(N - 1), np.linspace(0, 1, N), 3, "abc", np.zeros((N, 2), int),
+                                   ["a", 1] * 12, [[1], [2, 3]] * 12, [float("inf")] * N])
 def test_bad_labels_are_refused_in_one_line(option: str, given: Any) -> None:
     with pytest.raises(SutureError) as error:
         of_matrices(X, Y, "cka@within", **{option: given})
     assert "\n" not in str(error.value)
 
 
-def test_names_and_numbers_of_classes_are_the_same_and_missing_ones_are_left_out() -> None:
-    names = np.array(["a", "b", "c"])[CLASSES]
-    some = np.where(np.arange(N) < 2, -1, CLASSES)
-    one, two = (of_matrices(X, Y, "cka@within", within=w)["cka@within"] for w in (CLASSES, names.tolist()))
+@pytest.mark.parametrize("given", [
+    np.array(["a", "b", "c"])[CLASSES].tolist(), np.array(["a", "b", "c"])[CLASSES].astype(object),
+    CLASSES.astype(float), torch.from_numpy(CLASSES).bfloat16(), list(torch.from_numpy(CLASSES)),
+], ids=["names", "objects", "floats", "bfloat16", "tensors"])
+def test_names_and_numbers_of_classes_are_the_same(given: Any) -> None:
+    one, two = (of_matrices(X, Y, "cka@within", within=w)["cka@within"] for w in (CLASSES, given))
     assert one == two
-    left = of_matrices(X, Y, "cka@within", within=some)["cka@within"]
+
+
+@pytest.mark.parametrize("none", [-1, -100, None, float("nan")])
+@pytest.mark.parametrize("names", [False, True])
+def test_examples_without_a_class_are_left_out(none: Any, names: bool) -> None:
+    known = [f"class {k}" for k in CLASSES] if names and not isinstance(none, int) else CLASSES.tolist()
+    left = of_matrices(X, Y, "cka@within", within=[none, none, *known[2:]])["cka@within"]
     assert left.value == pytest.approx(
         of_matrices(X[2:], Y[2:], "cka@within", within=CLASSES[2:])["cka@within"].value)
     assert "2 of 24 examples" in left.mark
+    with pytest.raises(SutureError, match="group for each example"):
+        of_matrices(X, Y, "cka", groups=[none, *known[1:]])
 
 
 def test_batches_make_no_difference() -> None:
@@ -244,3 +260,32 @@ def test_a_permutation_that_changes_nothing_proves_nothing() -> None:
     y = torch.eye(N, dtype=torch.float64)
     assert _null("cka", y, y).p == 1.0
     assert _null("r2_ridge", y, y, nulls=19).p == 1.0
+
+
+@pytest.mark.parametrize("within", [None, CLASSES], ids=["", "within"])
+def test_a_permutation_repeats_nothing_that_it_leaves_unchanged(within: Any,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    found = []
+    monkeypatch.setattr(spectra, "eigh", lambda x: (calls.append(1), factorisations.eigh(x))[1])
+    names = [n if within is None else f"{n}@within" for n in ("cca", "r2", "r2_folds", "gulp")]
+    for draws in (3, 6):
+        calls.clear()
+        of_matrices(X, Y, names, nulls=draws, within=within)
+        found.append(len(calls))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+def test_folds_of_whole_groups_are_permuted_as_their_rows(columns: int) -> None:
+    groups = np.repeat(np.arange(12), 2)
+    x, y = X[:, :columns], Y
+    rows = keep_rows(x, y, groups)
+    shuffled = ShuffledRows(replace(rows, examples=groups), [INDICES["r2_folds"]])
+    for order in map(torch.from_numpy, rows.exchange.draw(5, 3)):
+        folds = [torch.from_numpy(np.flatnonzero(groups % 5 == k)) for k in range(5)]
+        pair = Pair.of_block(MomentBlock.of(x, y[order], units=False),
+                             [MomentBlock.of(x[f], y[order][f], units=False) for f in folds])
+        index = INDICES["r2_folds"].permute()
+        data = shuffled.reorder(order, {index.needs})[index.needs]
+        assert index.fn(data) == pytest.approx(INDICES["r2_folds"].fn(pair), abs=1e-12)

@@ -339,3 +339,19 @@ def test_constant_sides():
     assert Sample.of(X, Y).constant == ()
     assert Sample.of([[0.1 + 0.2], [0.3]], Y[:2]).constant == ("source",)
     assert Sample.of(X * 1e-300, Y + 1e6).constant == ()
+
+
+def test_reordered_rows_are_those_of_the_matrix_in_that_order() -> None:
+    rng = np.random.default_rng(0)
+    values = np.maximum(0, rng.normal(size=(40, 3)) + 0.5) + 0.01
+    values[10:20] = values[:10]  # equal rows, of which the lower number is nearer
+    values[30:34] = values[0]
+    order = rng.permutation(40)
+    known = Rows.of(values).remembering()
+    moved, fresh = known.reorder(order), Rows.of(values[order])
+    for k in (1, 3, 7):
+        found, expected = moved.find_nearest(k), fresh.find_nearest(k)
+        assert (found[0] == expected[0]).all()
+        assert (found[1] == expected[1]).all()
+    for name in ("squared", "ranks", "unit", "constant", "zeros", "uniformity"):
+        assert np.allclose(getattr(moved, name), getattr(fresh, name), atol=1e-12), name

@@ -121,6 +121,33 @@ def test_what_goes_around_a_site_of_a_chain_is_named(how: str, around: list[tupl
                                                "none": 0}[how]))
 
 
+class Late(Skipping):
+    """Token ids that are embedded again between the first and the second block."""
+
+    def __init__(self) -> None:
+        super().__init__("")
+        self.words, self.again = nn.Embedding(9, 4), nn.Embedding(9, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        a = self.blocks[0](self.words(ids)[:, 0])
+        late = self.again(ids)[:, 0]
+        out: Tensor = self.head(self.blocks[2](self.blocks[1](a)) + late)
+        return out
+
+
+def test_token_ids_that_enter_again_go_around_the_sites_after() -> None:
+    infos = find_sites(seeded(Late), torch.arange(6)[:, None], ["blocks.*"])
+    assert [i.bypass for i in infos] == [(), ("again",), ("again",)]
+
+
+class Replacing(Skipping):
+    """The blocks leave something in a list of the network, which stays as long."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.states[:] = [x.shape]
+        return super().forward(x)
+
+
 class Counted(Skipping):
     """The blocks leave something in the network, so that a tail alone does something else."""
 
@@ -137,5 +164,7 @@ def test_a_network_that_changes_itself_is_probed_tail_by_tail(monkeypatch: pytes
     x = make_inputs(4)(6)
     assert len(find_sites(seeded(lambda: Skipping("none")), x, ["blocks.*"])) == 3
     assert not probed
-    assert len(find_sites(seeded(lambda: Counted("none")), x, ["blocks.*"])) == 3
-    assert len(probed) == 3
+    for kind in (Counted, Replacing):
+        probed.clear()
+        assert len(find_sites(seeded(lambda kind=kind: kind("none")), x, ["blocks.*"])) == 3
+        assert len(probed) == 3

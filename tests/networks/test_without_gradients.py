@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -147,6 +148,25 @@ def test_only_training_through_the_tail_needs_gradients(name: str) -> None:
         assert found.matrix("tlm.accuracy").notna().all().all()
 
 
+class Stop(torch.autograd.Function):
+    """A function that keeps the numbers and hands on no gradient."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> None:
+        return None
+
+
+AROUND: dict[str, Callable[[Tensor], Tensor]] = {
+    "detach": Tensor.detach, "data": lambda t: t.data, "sign": lambda t: (t > 0.1).float(),
+    "index": lambda t: F.one_hot(t.argmax(1), t.shape[1]).float(), "whole": lambda t: (9 * t).long().float(),
+    "list": lambda t: torch.tensor(t.tolist()), "own function": Stop.apply,
+    "one by one": lambda t: torch.stack([torch.stack([torch.full((), v.item()) for v in row]) for row in t])}
+
+
 class Skip(nn.Module):
     """A path around two blocks; gradients follow it or not."""
 
@@ -156,15 +176,15 @@ class Skip(nn.Module):
         self.stem, self.blocks, self.head, self.how = net.stem, net.blocks, net.head, how
 
     def forward(self, x: Tensor) -> Tensor:
-        with torch.set_grad_enabled(self.how != "no_grad" and torch.is_grad_enabled()):
+        with torch.no_grad() if self.how == "no_grad" else nullcontext():
             first = self.stem(x)
             inner = self.blocks[1](self.blocks[0](first))
-            around = {"detach": Tensor.detach, "data": lambda t: t.data}.get(self.how, lambda t: t)(first)
+            around = AROUND.get(self.how, lambda t: t)(first)
             out: Tensor = self.head(self.blocks[2](inner + around))
         return out
 
 
-@pytest.mark.parametrize("how", ["no_grad", "detach", "data"])
+@pytest.mark.parametrize("how", ["no_grad", *AROUND])
 def test_a_path_without_gradients_is_a_bypass(how: str) -> None:
     names = ["stem", "blocks.0", "blocks.0.0", "blocks.1", "blocks.2", "blocks.2.0"]
     found, wanted = (suture.find_sites(Skip(h), X, names) for h in (how, "plain"))
@@ -181,6 +201,34 @@ def test_a_site_that_the_output_does_not_follow_is_refused() -> None:
 
     with pytest.raises(SutureError, match=r"does not depend on site 'blocks.0'"):
         suture.capture(Zero(), X, "blocks.0")
+
+
+class Codes(Skip):
+    """A module gives a whole number for each example, which is read after two blocks."""
+
+    def __init__(self, embedded: bool) -> None:
+        super().__init__("")
+        self.code, self.embedded = Code(), embedded
+        self.words = nn.Embedding(99, 99)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = self.stem(x)
+        inner, code = self.blocks[0](first), self.code(x)
+        inner = self.blocks[1](inner)
+        words = self.words(code) if self.embedded else self.words.weight[code]
+        out: Tensor = self.head(self.blocks[2](inner + words[:, :inner.shape[1]]))
+        return out
+
+
+class Code(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.argmax(1)
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_whole_numbers_of_examples_go_around_sites_too(embedded: bool) -> None:
+    found = suture.find_sites(Codes(embedded), X, ["blocks.0", "blocks.1", "blocks.2"])
+    assert [i.bypass for i in found] == [(), ("code",), ()]
 
 
 class Classes(Net):

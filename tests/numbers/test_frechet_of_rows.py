@@ -66,3 +66,23 @@ def test_fewer_rows_than_channels():
     found = estimate_frechet(RowMoments.of(wide), RowMoments.of(wide * 2))
     assert found.value == pytest.approx(1)
     assert found.low <= found.value <= found.high
+
+
+def weigh(native, other, weights):
+    """The distance with a weight for each example, by matrix square roots."""
+    own = np.repeat(weights, native.shape[1])
+    a, b = (x.reshape(-1, x.shape[-1]).numpy() for x in (native, other))
+    means = [np.average(x, axis=0, weights=own) for x in (a, b)]
+    c, d = (np.cov(x.T, bias=True, aweights=own) for x in (a, b))
+    cross = linalg.sqrtm(c @ d).real
+    return (((means[0] - means[1])**2).sum() + np.trace(c + d - 2 * cross)) / np.trace(c)
+
+
+def test_the_interval_is_that_of_the_derivative_by_each_example():
+    native, other = draw(0, n=40)
+    step, slopes = 1e-4, []
+    for k in range(len(native)):
+        up, down = (weigh(native, other, 1 + sign * step * (np.arange(len(native)) == k)) for sign in (1, -1))
+        slopes.append((up - down) / (2 * step))
+    found = estimate_frechet(RowMoments.of(native), RowMoments.of(other))
+    assert found.high - found.value == pytest.approx(1.959964 * np.linalg.norm(slopes), rel=1e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from suture.numbers import estimate_informational_residual, find_class_places
+from suture.numbers import estimate_informational_residual, find_class_places, informational_residual
 
 CLASSES = torch.arange(60) % 3
 MEANS = 5 * torch.randn(3, 8, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
@@ -41,7 +41,8 @@ def test_planted_cases():
     assert half.free.low < half.free.value < half.free.high
 
 
-def test_the_null_is_that_of_all_permutations_within_classes():
+def test_the_null_is_that_of_all_permutations_within_classes(monkeypatch):
+    monkeypatch.setattr(informational_residual, "FEWEST_PERMUTATIONS", 1)
     classes = torch.tensor([0, 0, 0, 1, 1, 1, 1])
     native, stitched = draw(0)[:7], draw(1)[:7]
     zero = torch.zeros(2, 8, dtype=torch.float64)
@@ -75,3 +76,6 @@ def test_what_cannot_be_known_has_a_reason():
     alone = estimate_informational_residual(native, native + draw(2), torch.zeros(60, 8), torch.zeros(60, 8),
                                             torch.arange(60))
     assert math.isnan(alone.p)
+    for n, known in ((6, False), (7, True)):  # 720 and 5040 permutations: p-values below 0.001 take 1000
+        few = measure(native[:n], native[:n], classes=torch.zeros(n, dtype=torch.long))
+        assert (few.p < 1, few.null < 1) == (known, known)

@@ -11,7 +11,9 @@ from torch import nn
 
 import suture
 from suture import SutureError
+from suture._base import walk_tensors
 from suture._base.keeping import checkpoints
+from suture.compare import ExampleRows
 from suture.data import Batch, MicroBatch
 from suture.networks import SitedNetwork, prepare
 from suture.numbers import Estimate
@@ -19,6 +21,7 @@ from suture.ood import OOD, NaturalRange, RangeSearch, ShiftRange
 from suture.ood.natural_range.outcomes import Outcome, compare_outcomes
 from suture.ood.natural_range.shifts import DROP, IMAGE_SHIFTS, TOKEN_SHIFTS, apply_shift, list_shifts
 from suture.stitching import Task
+from tests.support.encoder_decoders import KINDS, draw_texts, pad_pairs, seeded
 
 IMAGES = torch.rand(12, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 IDS = torch.randint(5, 50, (12, 9), generator=torch.Generator().manual_seed(0))
@@ -63,7 +66,7 @@ def test_token_shifts_change_free_tokens_alone(name):
     changed = made["input_ids"] != IDS
     assert changed.any()
     assert not changed[:, [0, -1]].any()
-    assert made["attention_mask"] is TEXTS["attention_mask"]
+    assert torch.equal(made["attention_mask"], TEXTS["attention_mask"])
     if name == "token swap":
         assert torch.equal(made["input_ids"].sort(1).values, IDS.sort(1).values)
 
@@ -79,19 +82,90 @@ def test_dropped_tokens_leave_the_mask():
     (IMAGES, False, set(IMAGE_SHIFTS)), ({"pixel_values": IMAGES}, False, set(IMAGE_SHIFTS)),
     (IDS, False, set(TOKEN_SHIFTS)), (TEXTS, False, {*TOKEN_SHIFTS, DROP}), (TEXTS, True, set(TOKEN_SHIFTS)),
     (torch.rand(4, 5), False, {"noise"}), ((torch.rand(4, 5), torch.zeros(4)), False, {"noise"}),
+    ({"pixel_values": IMAGES, "pixel_mask": torch.ones(12, 8, 8)}, False, set(IMAGE_SHIFTS)),
+    ((IMAGES, IMAGES.flip(0)), False, {"noise"}), (IMAGES[:, None], False, {"noise"}),
+    ((IMAGES[:, None] * 255).to(torch.uint8), False, {"noise"}),
     (torch.zeros(4, 2, 3, dtype=torch.int64), False, set())])
 def test_which_shifts_suit(inputs, of_tokens, names):
     assert set(list_shifts(inputs, of_tokens)) == names
 
 
+@pytest.mark.parametrize(("inputs", "changed"), [
+    ((torch.rand(12, 5, 3), (torch.rand(12, 5, 5) > 0.5).float()), [True, False]),  # a graph's adjacency
+    ({"inputs_embeds": torch.rand(12, 7, 4), "attention_mask": torch.ones(12, 7)}, [True, False]),
+    ((torch.rand(12, 5), torch.rand(12, 4)), [True, True]), ((torch.rand(12, 5) > 0.5).float(), [True]),
+    ((IDS, torch.rand(12, 4)), [False, True])])
+def test_noise_changes_numbers_and_no_masks(inputs, changed):
+    made = apply_shift(list_shifts(inputs)["noise"], "noise", inputs, 0.5, 0, 0)
+    assert [not torch.equal(a, b) for a, b in zip(*map(walk_tensors, (made, inputs)), strict=True)] == changed
+
+
+@pytest.mark.parametrize("name", IMAGE_SHIFTS)
+@pytest.mark.parametrize("scale", [1, 255])
+def test_channels_may_come_last(name, scale):
+    first = (IMAGES * scale).to(torch.uint8 if scale > 1 else torch.float32)
+    last = first.movedim(1, 3).contiguous()
+    if name == "noise":  # drawn in the order of the axes
+        return
+    made = [apply_shift(list_shifts(x)[name], name, x, 0.5, 0, 0) for x in (first, last)]
+    torch.testing.assert_close(made[1].movedim(3, 1), made[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_an_encoder_decoder_the_tokens_of_the_encoder_are_shifted(kind):
+    make, (names, masks), value, _, decoder = KINDS[kind]
+    inputs = pad_pairs(names, masks, draw_texts(9, 0), draw_texts(6, 1), value)
+    target = SitedNetwork(seeded(make, 0), inputs, [decoder.format(0)])
+    shifts = list_shifts(inputs, True, target.find_text)
+    assert set(shifts) == {*TOKEN_SHIFTS, DROP}
+    for name, shift in shifts.items():
+        made = apply_shift(shift, name, inputs, 0.5, 0, 0)
+        assert {k for k in inputs if not torch.equal(made[k], inputs[k])} == {
+            masks[0] if name == DROP else names[0]}
+        padding = inputs[masks[0]] == 0
+        assert (made[names[0]][padding] == value).all()
+        assert not made[masks[0]][padding].any()
+
+
+def test_a_network_that_fails_under_a_built_in_shift_has_no_distance_there():
+    class Categories(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.few, self.many, self.a = nn.Embedding(3, 2), nn.Embedding(40, 2), nn.Identity()
+            self.head = nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.head(self.a(self.few(x[:, 0]) + self.many(x[:, 1])))
+
+    generator = torch.Generator().manual_seed(0)
+    x = torch.stack([torch.randint(k, (50,), generator=generator) for k in (3, 40)], 1)
+    made = RangeSearch(SitedNetwork(Categories(), x, ["a"]), Task.CLASSIFICATION, [Batch(x, x, None)],
+                       MicroBatch(64), torch.device("cpu"), 32, 0.8, 0)
+    assert "fails under token replacement: IndexError" in made.find({}).find_outer(0)[0].reason
+
+
 def test_a_shift_of_the_user_that_fails_is_one_line():
-    with pytest.raises(SutureError, match=r"'fog'.*got 3 of 12"):
-        apply_shift(lambda x, s, g: x[:3], "fog", IMAGES, 0.5, 0, 0)
+    for fails, got in ((lambda x: x[:3], "got 3 of 12"), (lambda x: x[..., 1:], r"\(3, 8, 7\)"),
+                       (lambda x: x.half(), "float16"), (lambda x: x.numpy(), "ndarray"),
+                       (lambda x: None, "NoneType"), (lambda x: (x, x), "and")):
+        with pytest.raises(SutureError, match=f"'fog'.*{got}"):
+            apply_shift(lambda x, s, g, fails=fails: fails(x), "fog", IMAGES, 0.5, 0, 0)
     with pytest.raises(SutureError, match="the shift 'fog' fails with ZeroDivisionError"):
         compare(ood=OOD((), shifts={"fog": lambda x, s, g: 1 / 0}))
     for bad in ({"noise": lambda x, s, g: x}, {"fog": 3}, [1], {"": lambda x, s, g: x}):
         with pytest.raises(SutureError):
             OOD(shifts=bad)
+
+
+def test_a_shift_may_overwrite_its_inputs():
+    x, before = [TEXTS], IDS.clone()
+
+    def overwrite(inputs, severity, generator):
+        inputs[0]["input_ids"].zero_()
+        return inputs
+
+    assert not apply_shift(overwrite, "zero", x, 0.5, 0, 0)[0]["input_ids"].any()
+    assert torch.equal(IDS, before)
 
 
 # -- the search ----------------------------------------------------------------------------------------------
@@ -116,11 +190,11 @@ def lower(x, severity, generator):
     return x - severity * torch.tensor([1.0, 0.0])
 
 
-def search(works=0.8, n=400):
+def search(works=0.8, n=400, network=None, task=Task.CLASSIFICATION):
     x = torch.stack([torch.linspace(0.001, 0.999, n), torch.linspace(-1, 1, n).roll(7)], 1)
     batches = [Batch(part, part, torch.zeros(len(part), dtype=torch.long)) for part in x.split(150)]
-    network = SitedNetwork(prepare(Steps(), x[:4], torch.device("cpu"), "target"), x[:4], ["a"])
-    return x, RangeSearch(network, Task.CLASSIFICATION, batches, MicroBatch(64), torch.device("cpu"), 32,
+    network = SitedNetwork(prepare(network or Steps(), x[:4], torch.device("cpu"), "target"), x[:4], ["a"])
+    return x, RangeSearch(network, task, batches, MicroBatch(64), torch.device("cpu"), 32,
                           works, 0)
 
 
@@ -147,6 +221,32 @@ def test_a_shift_that_never_breaks_is_open_ended():
     assert found.is_open(0)
     assert "no shift breaks" in found.find_inner(0)[0].reason
     assert found.find_outer(0)[0].value > 0
+
+
+@pytest.mark.parametrize(("task", "limit", "breaks", "last"), [
+    (Task.CLASSIFICATION, 1.6, 0.8, 1 / 2), (Task.NONE, 1.09, 1 / 16, 1 / 16)])
+def test_a_network_that_is_not_finite_under_a_shift_does_not_work_there(task, limit, breaks, last):
+    """The distance is that at the largest severity tried at which all is finite."""
+    class Overflowing(Steps):
+        def forward(self, x):
+            return super().forward(torch.where(x[:, :1] > limit, torch.inf, x))
+
+    x, made = search(network=Overflowing(), task=task)
+    own = made.find({"raise": lambda x, s, g: x + s}).own[0]
+    assert own.breaks
+    assert own.severity.value == pytest.approx(breaks, abs=0.01)
+    variance = float(x.double().var(0, correction=0).sum())
+    assert own.distances[0].value == pytest.approx(2 * last**2 / variance, rel=1e-4)
+
+
+def test_too_few_examples_have_no_range():
+    for n in (1, 9):
+        _, made = search(n=n)
+        found = made.find({"lower": lower})
+        assert (found.kinds, found.own) == ((), ())
+        assert f"{n} test examples are too few" in found.find_outer(0)[0].reason
+        assert f"{n} test examples are too few" in made.measure(0, made.natives[0]).reason
+    assert search(n=10)[1].find({}).kinds
 
 
 def test_a_network_that_works_on_no_shift_has_no_outer_radius():
@@ -195,6 +295,26 @@ def test_outcomes_compare_hits_texts_and_outputs():
     assert outputs.value == pytest.approx(1 - 1 / math.sqrt(18))
 
 
+def test_outputs_of_texts_count_without_padding():
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.words, self.a = nn.Embedding(50, 3), nn.Identity()
+
+        def forward(self, input_ids, attention_mask=None):
+            return self.a(self.words(input_ids))
+
+    lengths = torch.tensor([5, 9] * 6)
+    mask = (torch.arange(9) < lengths[:, None]).long()
+    padded = {"input_ids": IDS * mask, "attention_mask": mask}
+    alone = [{"input_ids": IDS[lengths == n, :n]} for n in (5, 9)]
+    network = seeded(Words, 0)
+    found = [RangeSearch(SitedNetwork(network, parts[0], ["a"]), Task.NONE,
+                         [Batch(x, x, None) for x in parts], MicroBatch(64), torch.device("cpu"), 32, 0.8, 0,
+                         )._native.output for parts in ([padded], alone)]
+    torch.testing.assert_close(found[0][[*range(0, 12, 2), *range(1, 12, 2)]], found[1])
+
+
 # -- of a comparison -----------------------------------------------------------------------------------------
 
 
@@ -233,6 +353,12 @@ def test_cells_have_distances_and_residuals_of_paired_examples():
     assert made.arrays["dm.distance"][0, 1, 0] / table["outer"][1] == pytest.approx(distance.loc["a", "b"])
 
 
+def test_a_network_that_is_stitched_to_itself_passes_the_examples_once(monkeypatch):
+    wanted = compare().matrix("dm.natural_distance")
+    monkeypatch.setattr(ExampleRows, "_run_source", None)
+    assert compare().matrix("dm.natural_distance").equals(wanted)
+
+
 def test_the_users_own_shifts_make_a_range_of_their_own():
     plain, own = compare(), compare(ood=OOD(shifts={"double": lambda x, s, g: x * (1 + s)}))
     assert plain.matrix("dm.natural_distance").equals(own.matrix("dm.natural_distance"))
@@ -255,8 +381,9 @@ def test_classes_of_too_few_examples_have_no_residual():
     x = torch.randn(6, 6, generator=torch.Generator().manual_seed(1))
     made = suture.compare(Small().eval(), None, (x, torch.tensor([0, 0, 1, 1, 2, 2])), sites=["a", "b"],
                           methods=["dm"], indices=(), ood=OOD(()))
-    reasons = set(made.matrix("dm.informational_residual", "reason").to_numpy().ravel())
-    assert all("no class has 3" in reason for reason in reasons)
+    for measure, reason in (("informational_residual", "no class has 3"), ("natural_distance", "too few")):
+        found = made.matrix(f"dm.{measure}", "reason").to_numpy().ravel()
+        assert all(reason in one for one in found)
 
 
 def test_a_search_goes_on_from_its_checkpoint(tmp_path, monkeypatch):

@@ -10,6 +10,8 @@ import pytest
 
 import suture
 from suture._base.errors import SutureError
+from suture.numbers import Estimate
+from suture.ood import NaturalRange, ShiftRange
 from suture.results.correspondence import measure_correspondence, pair_sites
 from suture.results.findings import summarise_findings
 from suture.results.verdicts import ARTEFACT, WORKING
@@ -245,3 +247,21 @@ def test_layers_correspond_by_name_by_order_or_as_given():
     with pytest.raises(SutureError, match="got depth"):
         made.findings("depth")
     assert pair_sites(comparison(same_network=False))[0] == "name"
+
+
+def test_a_range_that_is_missing_or_open_ended_is_said():
+    made = comparison(detectors=("maha",))
+    start = "No natural range at 1 of 4 target sites (the network works under no shift): "
+    assert any(s.startswith(start) for s in summarise_findings(made).sentences)
+
+    def with_range(**distances):
+        kinds = tuple(ShiftRange(name, Estimate(0.5, 0.4, 0.6), name == "noise", (Estimate(d, d, d),) * 4)
+                      for name, d in distances.items())
+        about = made.meta["ood"] | {"range": NaturalRange("shifts/1", 200, 0.8, 32, kinds).as_record()}
+        return dataclasses.replace(made, meta=made.meta | {"ood": about})
+
+    assert not any("range" in s for s in summarise_findings(with_range(noise=0.4, blur=0.2)).sentences)
+    sentences = summarise_findings(with_range(noise=0.2, blur=0.4)).sentences
+    n = int((made.cells("tlm") == ARTEFACT).any(axis=0).sum())
+    assert (f"The natural range is open-ended at {n} target sites with artefacts: the network works under "
+            "the strongest blur.") in sentences

@@ -51,7 +51,7 @@ def alone(works, distance=(0.5,), residual=(0.4,), p=0.0, mark="", by=BY):
     ((0.95,), {"distance": (0.9, 0.7, 1.1), "residual": (NAN, NAN, NAN, "one class")}, NOT_SHOWN,
      ("one class",)),
     ((0.95,), {"residual": (NAN, NAN, NAN, "one class")}, NOT_SHOWN, ("one class",)),
-    ((0.95,), {"p": NAN}, NOT_SHOWN, ("single example",)),
+    ((0.95,), {"p": NAN}, NOT_SHOWN, ("too few examples of each class",)),
     ((0.31,), {}, DISSIMILAR, ("0.31",)),
     ((0.31,), {"distance": (NAN, NAN, NAN, "none")}, DISSIMILAR, ("0.31",)),
     ((0.31,), {"mark": "one epoch: no"}, UNPROVEN, ("one epoch: no",)),

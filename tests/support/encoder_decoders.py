@@ -76,6 +76,14 @@ def make_bart() -> nn.Module:
         pad_token_id=1, bos_token_id=0, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2))
 
 
+HF = ("input_ids", "decoder_input_ids"), ("attention_mask", "decoder_attention_mask")
+OWN = ("src", "tgt"), ("src_attention_mask", "tgt_attention_mask")
+KINDS = {"own": (Translator, OWN, 0, "readers.{}", "writers.{}"),
+         "t5": (make_t5, HF, 0, "encoder.block.{}", "decoder.block.{}"),
+         "bart": (make_bart, HF, 1, "model.encoder.layers.{}", "model.decoder.layers.{}")}
+"""Function to make one, names of its inputs, its padding id, and its blocks."""
+
+
 def draw_texts(longest: int, seed: int) -> list[Tensor]:
     """One text of the full length, and others of three tokens or more."""
     g = torch.Generator().manual_seed(seed)

@@ -15,11 +15,12 @@ from torch import nn
 from suture import specs, zoo
 from suture._base import SutureError, check_file, expect, make_unknown_error
 from suture.cli import demo as demonstration
-from suture.cli.console import print_verdict, show_progress, split_names
+from suture.cli.console import print_notes, print_verdict, show_progress, split_names
 from suture.cli.entry_point import clean, console
 from suture.cli.inputs import adjust_preprocessing, make_example_inputs
 from suture.cli.options import (
     DATA_HELP,
+    LABELS,
     REPORT,
     RESTART,
     DataOption,
@@ -28,6 +29,7 @@ from suture.cli.options import (
     WeightsOption,
     command,
     list_parameters,
+    read_labels,
     read_record,
 )
 from suture.compare import ArrayFile, ArrayOptions, Settings, compare_arrays, hold_folder
@@ -49,7 +51,7 @@ from suture.numbers import get_measure
 from suture.results import ReportOptions, load, write_report
 
 RUN = list_parameters(Settings, only=("seed", "device"))
-ARRAYS = ("jackknife", "sample", "seed", "precision", "device")
+ARRAYS = ("jackknife", "sample", "seed", "nulls", "precision", "device")
 """Options of `suture arrays` that are passed on as they are."""
 
 
@@ -157,7 +159,7 @@ def _inspect_every_call(network: nn.Module, inputs: Any) -> Iterator[tuple[Site,
             yield site, e
 
 
-@command(list_parameters(ArrayOptions, only=("indices", *ARRAYS)), REPORT, RESTART)
+@command(list_parameters(ArrayOptions, only=("indices", *ARRAYS, *LABELS)), REPORT, RESTART)
 def arrays(
     paths: Annotated[list[Path], typer.Argument(
         help="SOURCE, and TARGET unless it is the same: .npz, .safetensors or .npy files, or folders of .npy "
@@ -175,15 +177,18 @@ def arrays(
         source, *others = (dict(ArrayFile(path)) for path in dict.fromkeys(paths))
         if labels is not None and labels not in source:
             raise make_unknown_error("array for --labels", labels, source)
-        classes = None if labels is None else source[labels]
-        for of in (source, *others):
-            of.pop(labels or "", None)
+        classes = None if labels is None else source[labels][:]
+        given = read_labels(options, source)
+        for name in {labels, *(options[name] for name in LABELS)}:
+            for of in (source, *others):
+                of.pop(name, None)
         listed = options["indices"]
         with show_progress() as progress:
             made = compare_arrays(source, others[0] if others else None,
                                   () if listed == "none" else split_names(listed) or (),
                                   names=_name_files(paths), kinds=_split_kinds(kind or []), labels=classes,
-                                  progress=progress, save_to=out, **{name: options[name] for name in ARRAYS})
+                                  progress=progress, save_to=out, **given,
+                                  **{name: options[name] for name in ARRAYS})
         print_verdict(made)
         page = write_report([made], out / "report.html", read_record(ReportOptions, options))
     console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(page))}", soft_wrap=True)
@@ -204,7 +209,7 @@ def _split_kinds(given: list[str]) -> dict[str, str]:
     return found
 
 
-@command(list_parameters(Settings, only=("indices", "jackknife", "sample", "seed")))
+@command(list_parameters(ArrayOptions, only=("indices", "jackknife", "sample", "seed", "nulls", *LABELS)))
 def indices(
     paths: Annotated[list[Path], typer.Argument(
         help="SOURCE and TARGET: .npy, .npz or .safetensors files with one matrix, or folders of them; with "
@@ -218,24 +223,41 @@ def indices(
     names = split_names(options["indices"]) or []
     expect(not (moments and save), "--save or --moments", "both", "moments that are merged are saved already")
     if moments:
+        expect(not options["nulls"] and not read_labels(options), "moments alone", "--nulls, --groups or "
+               "--within", "permutations need the rows: leave out --moments")
         found = merged_moments(paths, names, intervals=options["jackknife"] > 0)
     else:
         expect(len(paths) == 2, "a source and a target", f"{len(paths)} paths",
                "to merge moments write --moments")
-        how = {name: options[name] for name in ("jackknife", "sample", "seed")}
-        found = compare_matrices(paths[0], paths[1], names, save=save, **how)
-    _print_values(found)
+        how = {name: options[name] for name in ("jackknife", "sample", "seed", "nulls")}
+        found = compare_matrices(paths[0], paths[1], names, save=save, **how, **read_labels(options))
+    _print_values(found, options["nulls"] > 0)
     if save is not None:
         console.print(f"moments: {clean(str(save))}", soft_wrap=True)
 
 
-def _print_values(found: dict[str, Value]) -> None:
-    columns = [Column("index", no_wrap=True), Column("value", justify="right", no_wrap=True),
-               Column("95 % interval", no_wrap=True), Column("more similar", no_wrap=True)]
-    reasons = any(v.reason for v in found.values())
-    table = Table(*columns, *([Column("why missing", overflow="fold")] if reasons else []))
+def _print_values(found: dict[str, Value], drawn: bool) -> None:
+    """Print values with their nulls, then what is missing; of nulls if permutations were `drawn`."""
+    has_interval = any(not math.isnan(v.low) for v in found.values())
+    tests = {name: v.null for name, v in found.items() if v.null is not None and not v.null.reason}
+    shown = {"index": True, "value": True, "95 % interval": has_interval, "more similar": True,
+             "p": bool(tests), "calibrated": bool(tests)}
+    numbers = ("value", "p", "calibrated")
+    table = Table(*(Column(head, no_wrap=True, justify="right" if head in numbers else "left")
+                    for head, is_shown in shown.items() if is_shown))
     for name, v in found.items():
-        interval = "" if math.isnan(v.low) else f"{v.low:.4f} to {v.high:.4f}"
-        table.add_row(clean(name), "–" if v.reason else f"{v.value:.6f}", interval,
-                      get_measure(name).direction, *([clean(v.reason)] if reasons else []))
+        row = [clean(name), "–" if v.reason else f"{v.value:.6f}"]
+        if has_interval:
+            row.append("" if math.isnan(v.low) else f"{v.low:.4f} to {v.high:.4f}")
+        row.append(get_measure(name).direction)
+        if name in tests:
+            row += [f"{tests[name].p:.3g}", _format_calibrated(tests[name].calibrated)]
+        table.add_row(*row)
     console.print(table)
+    print_notes(f"{name} is missing: {v.reason}" for name, v in found.items() if v.reason)
+    print_notes(f"{name} has no null: {v.null.reason}" for name, v in found.items()
+                if drawn and not v.reason and v.null is not None and v.null.reason)
+
+
+def _format_calibrated(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.4f}"

@@ -10,11 +10,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
+import numpy as np
 import typer
 
 from suture._base import Option, expect, list_options, listen_to_signals
 from suture.cli.entry_point import Stopped, app
 from suture.compare import CompareOptions, FitSettings, Settings, StitchOptions
+from suture.indices import open_array_file
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import AlignmentRule
 from suture.results import ReportOptions
@@ -38,6 +40,9 @@ _NAMES, _NAMES_OR_NONE = " Names separated by commas.", " Names separated by com
 LISTS = {"sites": _NAMES, "target_sites": _NAMES, "methods": _NAMES_OR_NONE, "indices": _NAMES_OR_NONE,
           "ood": _NAMES_OR_NONE}
 """Options that are a list of names, and how the list is written."""
+LABELS = ("groups", "within")
+"""Options that hold a label for each example, and name a file of them."""
+_OF_EXAMPLES = " File of one array: .npy, .npz or .safetensors."
 _FILES = ("auxiliary", "unseen")
 """Options that name a user's function, which returns data."""
 
@@ -68,7 +73,7 @@ def list_parameters(record: type, only: Collection[str] = (), leave_out: Collect
 
 def _find_type(o: Option) -> Any:
     """Return the type that the command line reads an option as: text if the option's own is not simple."""
-    if o.name in LISTS or o.name in _FILES:
+    if o.name in (*LISTS, *LABELS, *_FILES):
         return str | None
     parts = get_args(o.type) if get_origin(o.type) in (Union, types.UnionType) else (o.type,)
     if all(p in _SIMPLE for p in parts) and len(set(parts) - {type(None)}) == 1:
@@ -88,7 +93,7 @@ def _summarise(o: Option) -> str:
     """Return the first sentence of an option's words, and the default if the second states it."""
     first, *rest = o.words.replace("``", "").replace("`", "").rstrip(".").split(". ")
     found = ". ".join([first, *(s for s in rest[:1] if s.startswith("Default: "))]) + "."
-    return found + LISTS.get(o.name, "")
+    return found + (_OF_EXAMPLES if o.name in LABELS else LISTS.get(o.name, ""))
 
 
 RECIPE_NAMES = {"precision": "tlm_precision"}
@@ -97,8 +102,7 @@ RECIPE = list_parameters(TaskRecipe, leave_out=("seed",), rename=RECIPE_NAMES, g
 DETECTORS = [*list_parameters(OOD, only=("auxiliary", "unseen")),
              *list_parameters(OOD, only=("store",), prefix="detector_"),
              *list_parameters(EnergyRecipe, only=("epochs", "body"), prefix="detector_")]
-COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names",
-                                                  "groups", "within"))
+COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names"))
 REPORT = list_parameters(ReportOptions)
 RESTART = list_parameters(CompareOptions, only=("restart",))
 STITCH_RESTART = list_parameters(StitchOptions, only=("restart",))
@@ -131,6 +135,14 @@ def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[...,
         return function
 
     return decorate
+
+
+def read_labels(options: Mapping[str, Any], among: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the labels of examples that options name: arrays `among` others, or files."""
+    found = {name: options[name] for name in LABELS if options.get(name) is not None}
+    others = among or {}
+    return {name: np.asarray(others[text][:] if text in others else open_array_file(Path(text)))
+            for name, text in found.items()}
 
 
 def read_record(record: Any, options: Mapping[str, Any], prefix: str = "",

@@ -38,6 +38,7 @@ from suture.cli.options import (
     WeightsOption,
     command,
     list_parameters,
+    read_labels,
     read_record,
 )
 from suture.compare import Ready, hold_folder, make_ready, paper
@@ -107,7 +108,7 @@ def _read_settings(preset: str | None, options: Mapping[str, Any]) -> dict[str, 
         ood = OOD(lists["ood"], auxiliary=specs.load_inputs(options["auxiliary"]),
                   unseen=specs.load_inputs(options["unseen"]), store=options["detector_store"], energy=energy)
     plain = {p.name: options[p.name] for p in COMPARISON}
-    return {**plain, **lists, "ood": ood, **_read_fit(preset, options)}
+    return {**plain, **lists, **read_labels(options), "ood": ood, **_read_fit(preset, options)}
 
 
 def _read_fit(preset: str | None, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,15 +32,16 @@ from suture.indices.logits import of_logits as of_logits
 from suture.indices.matrices import ArraySource as ArraySource
 from suture.indices.matrices import compare_arrays as compare_arrays
 from suture.indices.matrices import open_array_file as open_array_file
+from suture.indices.nulls.labels import Groups as Groups
 from suture.indices.nulls.labels import Labels as Labels
 from suture.indices.nulls.labels import check_count as check_count
 from suture.indices.nulls.labels import number_labels as number_labels
 from suture.indices.nulls.permutation import NullSource as NullSource
-from suture.indices.nulls.permutation import PermutedRows as PermutedRows
 from suture.indices.nulls.preparation import GROUPED as GROUPED
 from suture.indices.nulls.preparation import keep_rows as keep_rows
 from suture.indices.nulls.preparation import prepare_within as prepare_within
 from suture.indices.nulls.record import NullTest as NullTest
+from suture.indices.nulls.shuffled_rows import PermutedRows as PermutedRows
 from suture.indices.requests import Named as Named
 from suture.indices.requests import Names as Names
 from suture.indices.requests import Request as Request

@@ -14,9 +14,10 @@ from suture.indices.definition import FROM_MOMENTS, STITCH, WITHIN, Index, Needs
 from suture.indices.entries import FOLDS
 from suture.indices.gram_matrices import FlatKernels
 from suture.indices.jackknife import add_intervals
-from suture.indices.nulls.labels import Labels, check_count
-from suture.indices.nulls.permutation import NullSource, PermutedRows, add_nulls
+from suture.indices.nulls.labels import Groups, Labels, check_count
+from suture.indices.nulls.permutation import NullSource, add_nulls
 from suture.indices.nulls.preparation import GROUPED, keep_rows, prepare_within
+from suture.indices.nulls.shuffled_rows import PermutedRows
 from suture.indices.requests import Names, Request, chosen
 from suture.indices.sample import Sample, as_matrix
 from suture.numbers import (
@@ -97,7 +98,7 @@ def of_blocks(blocks: Sequence[MomentBlock], names: Names = "default", *,
 
 @checked
 def of_matrices(x: Any, y: Any, names: Names = "default", *, jackknife: Whole = 0,
-                sample: Count = SAMPLE_ROWS, seed: Seed = 0, nulls: Draws = 0, groups: Labels = None,
+                sample: Count = SAMPLE_ROWS, seed: Seed = 0, nulls: Draws = 0, groups: Groups = None,
                 within: Labels = None) -> dict[str, Value]:
     """Compute indices, by name, for two matrices with the same rows, and what they say by chance.
 
@@ -170,7 +171,7 @@ class Streaming:
 
     @checked
     def __init__(self, names: Names = "default", *, jackknife: Whole = 0, sample: Count = SAMPLE_ROWS,
-                 seed: Seed = 0, nulls: Draws = 0, groups: Labels = None, within: Labels = None) -> None:
+                 seed: Seed = 0, nulls: Draws = 0, groups: Groups = None, within: Labels = None) -> None:
         self.requests = chosen(names)
         for r in self.requests:
             expect(r.alignment in (STITCH, WITHIN, "flatten"), "indices of two matrices as they are",

@@ -30,6 +30,7 @@ class Needs(Enum):
     KERNELS = "Gram matrices of flattened examples"
     KEPT_KERNELS = "one Gram matrix of the first flattened examples"
     CLASSES = "a kept sample of rows with their classes"
+    FOLDS = "a kept sample of rows in folds"
 
 
 FEW_ROWS = 0.25
@@ -85,10 +86,9 @@ class Argument:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
-        kind = "a whole number" if self.whole else "a number"
         expect(self.low <= number <= self.high and not (self.whole and number % 1),
-               f"{self.name} of index {index!r} to be {kind} from {self.low:g} to {self.high:g}",
-               f"{value!r}", f"write {index}:{self.default:g}")
+               f"{self.name} of index {index!r} to be a {'whole ' * self.whole}number from {self.low:g} to "
+               f"{self.high:g}", f"{value!r}", f"write {index}:{self.default:g}")
         return number
 
 
@@ -129,6 +129,7 @@ class Index:
         paired: it sees which row of one side belongs to which of the other. Otherwise it has no null.
         flat: computes the same index from the `Kernels` of flattened examples.
         within: computes it within classes, from `ClassedRows`. None: `fn` of rows about class means.
+        permuted: computes it faster for permutations, from `FoldedRows`. None: as otherwise.
         paper: the alignment ``paper`` (Balogh and Jelasity 2025) offers it.
         user: the user's own function, if it is one.
     """
@@ -154,6 +155,7 @@ class Index:
     paired: bool = True
     flat: Callable[..., float] | None = None
     within: Callable[..., float] | None = None
+    permuted: Callable[..., float] | None = None
     paper: bool = False
     user: Callable[..., float] | None = None
 
@@ -167,9 +169,9 @@ class Index:
         if self.argument is None:
             raise SutureError(f"index {self.name!r} takes no number, got {value!r}; write {self.name!r}")
         number = self.argument.check(value, self.name)
-        if number == self.argument.default:
-            return replace(self, value=number)
-        return replace(self, value=number, measure=self.measure.variant(f":{number:.12g}"))
+        own = number == self.argument.default
+        return replace(self, value=number,
+                       measure=self.measure if own else self.measure.variant(f":{number:.12g}"))
 
     @property
     def best(self) -> float:
@@ -192,10 +194,14 @@ class Index:
             raise SutureError(f"expected an index that the alignment {alignment!r} offers, got "
                               f"{self.name!r}; write {self.name}@{instead}")
         if alignment == WITHIN and self.within is not None:
-            return replace(self, fn=self.within, needs=Needs.CLASSES)
+            return replace(self, fn=self.within, permuted=None, needs=Needs.CLASSES)
         if self.flat is None or alignment not in ("paper", "flatten"):
             return self
         return replace(self, fn=self.flat, flat=None, needs=Needs.KEPT_KERNELS, cost="n (p + q) + n²")
+
+    def permute(self) -> Index:
+        """Return the form that permutations compute."""
+        return replace(self, fn=self.permuted, needs=Needs.FOLDS) if self.permuted else self
 
     def __call__(self, data: Any) -> Value:
         try:
@@ -216,10 +222,9 @@ class Index:
 
     def _explain_few_rows(self, data: Any) -> str:
         chance = 0.0 if self.chance is None else self.chance(data, *self.arguments)
-        if not chance > FEW_ROWS:
-            return ""
-        return (f"few rows: with {data.independent} independent rows, unrelated representations come about "
-                f"{min(chance, 1.0):.2f} of the way to identical ones; give more examples")
+        return "" if not chance > FEW_ROWS else (
+            f"few rows: with {data.independent} independent rows, unrelated representations come about "
+            f"{min(chance, 1.0):.2f} of the way to identical ones; give more examples")
 
     def find_regime(self, data: Any) -> Hashable:
         """Return what `regime` decides on these data; None without a `regime`."""
@@ -238,22 +243,21 @@ class Index:
 
 def define_index(name: str, label: str, invariant_x: frozenset[str],
                  invariant_y: frozenset[str] | None = None, *, low: float = 0.0, high: float = 1.0,
-                 larger: bool = True, form: str = "", span: tuple[float, float] | None = None,
-                 judged: bool = True, metric: str = "",
-                 **stated: Any) -> Callable[[Callable[..., float]], Index]:
+                 larger: bool = True, form: str = "", metric: str = "", judged: bool = True,
+                 span: tuple[float, float] | None = None, **stated: Any
+                 ) -> Callable[[Callable[..., float]], Index]:
     """Return a decorator that makes an `Index` of a formula.
 
-    The first paragraph of the formula's docstring describes the index in reports. `low` to `metric` are
+    The first paragraph of the formula's docstring describes the index in reports. `low` to `span` are
     fields of `suture.numbers.Measure`, and `stated` holds other fields of `Index`. By default `invariant_y`
     equals `invariant_x`, `identical` is 1 (0 for distances), `null` is 0 (None for distances), and
     `symmetric` is True.
     """
     fields = {"identical": 1.0, "null": 0.0} if larger else {"identical": 0.0}
-
     def define(fn: Callable[..., float]) -> Index:
         about = " ".join((fn.__doc__ or "").partition("\n\n")[0].split())
-        measure = make_measure(name, label, about, low=low, high=high, larger=larger, form=form,
-                               judged=judged, span=span, metric=metric)
+        measure = make_measure(name, label, about, low=low, high=high, larger=larger, form=form, span=span,
+                               judged=judged, metric=metric)
         argument = stated.get("argument")
         return Index(measure, fn, invariant_x=invariant_x, value=argument.default if argument else None,
                      invariant_y=invariant_x if invariant_y is None else invariant_y,
@@ -266,12 +270,7 @@ Generator = np.random.Generator
 
 
 def _rotate(x: Floats, rng: Generator) -> Floats:
-    q, _ = qr(torch.from_numpy(rng.normal(size=(x.shape[1], x.shape[1]))))
-    return np.asarray(x @ q.numpy())
-
-
-def _spread(x: Floats) -> Floats:
-    return np.geomspace(0.2, 4, x.shape[1])
+    return np.asarray(x @ qr(torch.from_numpy(rng.normal(size=(x.shape[1], x.shape[1]))))[0].numpy())
 
 
 TRANSFORMATIONS: Mapping[str, Callable[[Floats, Generator], Floats]] = {
@@ -279,8 +278,8 @@ TRANSFORMATIONS: Mapping[str, Callable[[Floats, Generator], Floats]] = {
     "scaling": lambda x, rng: x * rng.uniform(3, 9),
     "permutation": lambda x, rng: np.roll(x, 1, axis=1),
     "orthogonal": _rotate,
-    "diagonal": lambda x, rng: x * rng.permutation(_spread(x)),
-    "linear": lambda x, rng: _rotate(_rotate(x, rng) * _spread(x), rng),
+    "diagonal": lambda x, rng: x * rng.permutation(np.geomspace(0.2, 4, x.shape[1])),
+    "linear": lambda x, rng: _rotate(_rotate(x, rng) * np.geomspace(0.2, 4, x.shape[1]), rng),
 }
 """Random transformations of a matrix (n, p) by name.
 

@@ -26,7 +26,7 @@ from suture._base import (
 )
 from suture.indices.computation import Streaming
 from suture.indices.definition import Value
-from suture.indices.nulls.labels import Labels
+from suture.indices.nulls.labels import Groups, Labels
 from suture.indices.requests import Names
 from suture.indices.row_sketch import RUNS, RowSketcher
 from suture.indices.saved_moments import save_moments
@@ -48,7 +48,7 @@ ArraySource = Annotated[Any, PlainValidator(_read_source)]
 @checked
 def compare_arrays(source: ArraySource, target: ArraySource, indices: Names = "default", *,
                    jackknife: Whole = 0, sample: Count = SAMPLE_ROWS, seed: Seed = 0,
-                   nulls: Draws = 0, groups: Labels = None, within: Labels = None,
+                   nulls: Draws = 0, groups: Groups = None, within: Labels = None,
                    save: FilePath | None = None) -> dict[str, Value]:
     """Compute structural indices of two matrices with the same rows, from arrays or files.
 

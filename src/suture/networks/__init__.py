@@ -18,6 +18,7 @@ from suture.networks.calls import name_tensors as name_tensors
 from suture.networks.calls import record as record
 from suture.networks.calls import walk as walk
 from suture.networks.copying import copy_network as copy_network
+from suture.networks.input_sequences import Text as Text
 from suture.networks.input_sequences import view_output_inputs as view_output_inputs
 from suture.networks.network_argument import Network as Network
 from suture.networks.outputs import OutputKind as OutputKind

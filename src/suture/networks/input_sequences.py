@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ _MASK = "attention_mask"
 """Masks are known by this name, alone or with a word such as ``decoder_`` beside it, and by no other."""
 Calls = dict[CallId, Call]
 _NO_PADDING = ("special_tokens_mask", "bool_masked_pos", "global_attention_mask")
+_DECODER, _IDS = "decoder_", "input_ids"
 _GLOBAL = "global_attention_mask"
 """In Longformer and LED it marks tokens that see all others, and no padding."""
 
@@ -46,6 +47,14 @@ class InputSequence:
     names: tuple[str, ...]
     ids: str | None
     mask: str | None
+
+
+class Text(NamedTuple):
+    """Token ids (N, T) among the inputs, their mask as it was given, and whether the output follows them."""
+
+    ids: Tensor
+    mask: Tensor | None
+    followed: bool
 
 
 class InputSequences:
@@ -104,6 +113,20 @@ class InputSequences:
         if len(masks) > 1:
             return TokenMasks(tuple(masks), self.output)
         return masks[0] if masks and masks[0] is not None else get_token_mask(named or inputs)
+
+    def find_text(self, inputs: Any) -> Text | None:
+        """Return the first sequence of token ids that is not the decoder's; None without any.
+
+        Integers beside floating point inputs are token ids if they are called so.
+        """
+        named, plain = self.name(inputs), [s for s in self.of if s.ids and not s.ids.startswith(_DECODER)]
+        floats = any(t.is_floating_point() and _MASK not in k for k, t in named.items()
+                     if isinstance(t, Tensor))
+        found = next((s for s in plain if not floats or _IDS in str(s.ids)), None)
+        ids = None if found is None else named.get(found.ids or "")
+        if found is None or ids is None:
+            return None
+        return Text(ids, named.get(found.mask or ""), self.of[self.output] is found)
 
     def list_unread_masks(self, inputs: Any) -> list[str]:
         """List inputs (N, T) of zeros and ones that are named like masks of a sequence without one."""

@@ -21,6 +21,8 @@ from suture.numbers.intervals import (
 NULL_POINT = 1.6448536269514722
 """The normal distribution's 95 % point."""
 _CONSTANT = 1e-12
+FEWEST_PERMUTATIONS = 1000
+"""Smallest number of permutations of a null: p-values below 0.001 take as many."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class InformationalResidual:
             they are proportional, 1 where S shares nothing but the class. Free of offsets and of scale.
         strict: sum |S - T|² / sum |T - T_c|²: 1 where S is no better than the class mean T_c. No upper
             limit.
-        null: the 5 % point of `free` when examples are permuted within classes; nan where it is unknown.
-        p: p-value of a `free` as small under these permutations; nan where it is unknown.
+        null: the 5 % point of `free` when examples are permuted within classes; nan where there are fewer
+            than `FEWEST_PERMUTATIONS`, or all permutations are equal.
+        p: p-value of a `free` as small under these permutations; nan likewise.
     """
 
     free: Estimate
@@ -91,7 +94,9 @@ def estimate_informational_residual(stitched: Tensor, native: Tensor, stitched_m
     low, high = (float(end) for end in np.nanpercentile(shares, [2.5, 97.5]))
     value = _to_share(total / norm)
     p = null = math.nan
-    if deviation > 0:
+    counts = torch.unique(classes, return_counts=True)[1]
+    enough = float(torch.lgamma(counts.double() + 1).sum()) >= math.log(FEWEST_PERMUTATIONS)
+    if deviation > 0 and enough:
         p = 0.5 * math.erfc((total - mean) / deviation / math.sqrt(2))
         null = _to_share((mean + NULL_POINT * deviation) / norm)
     return InformationalResidual(Estimate(value, min(low, value), max(high, value)), strict, null, p)

@@ -116,13 +116,11 @@ class Moments:
     def of(cls, x: Tensor, y: Tensor) -> Moments:
         """Compute the moments of two matrices (n, p) and (n, q) in memory, in float64, after `check`."""
         cls.check(x, y)
-        x, y = to_double(x), to_double(y)
-        shifts = x.mean(0), y.mean(0)
-        x, y = x - shifts[0], y - shifts[1]
+        (x, mean_x), (y, mean_y) = (_centre_rows(to_double(m)) for m in (x, y))
         kx, ky = x.square().sum(1), y.square().sum(1)
-        first, second = (Side(len(m), shift, m.sum(0), m.T @ m, m.T @ k, k @ k)
-                         for m, k, shift in zip((x, y), (kx, ky), shifts, strict=True))
-        return cls(first, second, Cross(x.T @ y, x.T @ ky, y.T @ kx, kx @ ky)).centre()
+        first, second = (Side(len(m), mean, torch.zeros_like(mean), m.T @ m, m.T @ k, k @ k)
+                         for m, k, mean in ((x, kx, mean_x), (y, ky, mean_y)))
+        return cls(first, second, Cross(x.T @ y, x.T @ ky, y.T @ kx, kx @ ky))
 
     def centre(self) -> Moments:
         """Return the same moments about the means."""
@@ -226,6 +224,15 @@ class MomentBlock:
         """Return the block with source and target in each other's place."""
         return MomentBlock(self.moments.turn(), None if self.unit is None else self.unit[::-1],
                            None if self.standard is None else self.standard.turn())
+
+
+def _centre_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows (n, p) about their mean, and the mean (p,)."""
+    shift = x.mean(0)
+    x = x - shift
+    # Once more: the rounding of a large mean would count as the variance of a column that has none.
+    rest = x.mean(0)
+    return x.sub_(rest), shift + rest
 
 
 def _add_up(matrices: Iterable[Tensor]) -> Tensor:

@@ -212,8 +212,8 @@ class Pair:
     def participation(self) -> tuple[float, float]:
         """Participation ratios of source and target: effective numbers of directions."""
         m = self.moments
-        x, y = (float(torch.trace(s).square() / s.square().sum()) for s in (m.sxx, m.syy))
-        return x, y
+        x, y = (float(torch.trace(s) / torch.linalg.vector_norm(s)) for s in (m.sxx, m.syy))
+        return x * x, y * y
 
     @property
     def is_own(self) -> bool:

@@ -21,6 +21,7 @@ from suture.ood.natural_range.radii_table import RANGE_COLUMNS as RANGE_COLUMNS
 from suture.ood.natural_range.radii_table import describe_range as describe_range
 from suture.ood.natural_range.search import RangeSearch as RangeSearch
 from suture.ood.natural_range.search import count_shifted_examples as count_shifted_examples
+from suture.ood.natural_range.search import gather_nothing as gather_nothing
 from suture.ood.natural_range.shifts import Shift as Shift
 from suture.ood.natural_range.shifts import apply_shift as apply_shift
 from suture.ood.natural_range.shifts import list_shifts as list_shifts

@@ -131,20 +131,20 @@ def gather_inputs(data: Batches, most: int, like: Any = None) -> Any:
         like: inputs whose number, shapes and types of tensors they must have. Default: the first batch.
     """
     parts: list[Any] = []
-    left, wanted = most, None if like is None else _describe_form(like)
+    left, wanted = most, None if like is None else describe_form(like)
     for batch in data:
         if has_lists((batch.target, like)):
             expect(like is None, f"tensors of one shape as {data.name}", "lists of examples",
                    "leave them out, with methods=[] or ood=None")
             return batch.target
         part = take_examples(batch.target, slice(0, left))
-        form = _describe_form(part)
+        form = describe_form(part)
         wanted = wanted or form
         if form != wanted:
             if like is None and _loosen_form(form) == _loosen_form(wanted):
                 continue
-            raise SutureError(f"expected {data.name} like the data, per example {_format_form(wanted)}, got "
-                              f"{_format_form(form)}; bring them to one size and type")
+            raise SutureError(f"expected {data.name} like the data, per example {format_form(wanted)}, got "
+                              f"{format_form(form)}; bring them to one size and type")
         parts.append(part)
         left -= count_examples(part)
         if left <= 0:
@@ -167,7 +167,7 @@ def join_batches(batches: Sequence[Batch]) -> list[Batch]:
     Lists of examples, and texts of several lengths without a mask, cannot be joined.
     """
     inputs = [b.target for b in batches]
-    forms = {tuple(_describe_form(x)) for x in inputs} if not has_lists(inputs) else set()
+    forms = {tuple(describe_form(x)) for x in inputs} if not has_lists(inputs) else set()
     if len(batches) < 2 or len(forms) != 1:
         return list(batches)
     joined = _concatenate(_pad_texts(inputs))
@@ -200,7 +200,7 @@ def _list_example_tensors(inputs: Any) -> tuple[torch.Tensor, ...]:
 InputForm = list[tuple[tuple[int | str, ...], torch.dtype]]
 
 
-def _describe_form(inputs: Any) -> InputForm:
+def describe_form(inputs: Any) -> InputForm:
     """Return each tensor's shape per example, with the length of an attention mask as "T", and its type."""
     n, mask = count_examples(inputs), get_token_mask(inputs)
     own = None if mask is None else (mask.shape[1],)
@@ -213,7 +213,7 @@ def _loosen_form(form: InputForm) -> InputForm:
     return [(("T",) if len(s) == 1 and not d.is_floating_point else s, d) for s, d in form]
 
 
-def _format_form(form: InputForm) -> str:
+def format_form(form: InputForm) -> str:
     return " and ".join(f"{shape} {str(dtype).removeprefix('torch.')}" for shape, dtype in form)
 
 

@@ -282,6 +282,10 @@ class Accumulators:
 
         return {r.name: count(r) for r in self.settings.requests if r.alignment in moments}
 
+    def count_permuted(self, i: int, j: int, alignment: str, examples: int) -> tuple[int, bool]:
+        """Count the rows that permutations move, see `NullRows.count_permuted`."""
+        return self._nulls.count_permuted(i, j, alignment, examples)
+
     def compute_statistics(self, side: str, k: int) -> SiteStatistics:
         """Compute the statistics of site `k` of a side ("source" or "target"), with positions as rows."""
         if side == "source" and self._own:

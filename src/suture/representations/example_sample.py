@@ -59,6 +59,10 @@ class ExampleSample:
         """Number of bytes that will be needed, for texts as long as in the dry run."""
         return self._sample.most * self._example_bytes
 
+    def count_rows(self, shape: Shape, examples: int) -> int:
+        """Return the number of rows of a target's shape that are kept of so many examples."""
+        return min(self._sample.most, examples) * max(1, shape.rows)
+
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks, mask_y: Masks) -> None:
         """Draw from one batch. Copies are kept: a part of the batch would hold all of it in memory."""
         for row, slot in zip(*(part.tolist() for part in self._sample.offer(len(xs[0]))), strict=True):
@@ -84,7 +88,7 @@ class ExampleSample:
         blocks, kinds = owners[order].numpy(), places[order].numpy()
         groups = get_groups(self._sample.numbers)
         exchange = Exchange.of(blocks if groups is None else groups[blocks], kinds)
-        if not exchange.blocks:
+        if groups is None and not exchange.blocks:
             return "no two of the kept examples have the same unpadded positions"
         return PermutedRows(x[order], y[order], exchange, "examples" if groups is None else "groups",
                         self._alignments[i, j].independent_share, self._precision, examples=blocks)

@@ -146,6 +146,17 @@ class NullRows:
             found[WITHIN] = NullSource()
         return found
 
+    def count_permuted(self, i: int, j: int, alignment: str, examples: int) -> tuple[int, bool]:
+        """Count the rows that permutations of a cell move, and say if each of them is an example."""
+        if alignment != STITCH:
+            return min(self._settings.sample, examples), True
+        if (i, j) not in self._alignments:
+            return 0, True
+        of = self._alignments[i, j]
+        if of.has_pooled_rows or self._whole is None:
+            return min(self._settings.sample, examples), True
+        return self._whole.count_rows(of.target, examples), of.has_example_rows
+
     def _keep_pooled(self, i: int, j: int) -> PermutedRows:
         sample = self._rows.get_sample(i, j)
         groups = self._get_groups(self._rows.numbers)

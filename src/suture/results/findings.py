@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from suture.numbers import METHOD_NAMES, Bools, get_measure
+from suture.ood import NaturalRange
 from suture.results.correspondence import Correspond, Correspondence, measure_correspondence
 from suture.results.inference.noise import Contest
 from suture.results.inference.nulls import LEVEL, count_above_chance
 from suture.results.measured import Measured
 from suture.results.sanity import Verdict, find_contests, run_sanity_battery
-from suture.results.standing import find_standing
+from suture.results.standing import find_standing, has_range
 from suture.results.verdicts import (
     ARTEFACT,
     LABELS_ONLY,
@@ -82,7 +83,8 @@ def summarise_findings(measured: Measured, correspond: Correspond = None) -> Fin
     claims = {method: found.words.to_numpy()[~_find_marked(measured, method)]
               for method, found in methods.items()}
     parts = [*_describe_methods(methods, claims),
-             _find_telling_pair(measured, methods), _describe_chance(measured),
+             _find_telling_pair(measured, methods), _describe_range(measured, methods),
+             _describe_chance(measured),
              _describe_layers(measured, verdict), _describe_correspondence(measured, correspond)]
     last = _advise(measured, methods, claims)
     room = MOST - len(re.findall(r"\.(?: |$)", standing.line)) - bool(last)
@@ -158,6 +160,21 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
 def _round(value: float) -> str:
     """Format a positive number with two digits, and at most two places, as in 410, 15, 2.1 and 0.09."""
     return "no known distance" if math.isnan(value) else f"{round(float(f'{value:.2g}'), 2):g}"
+
+
+def _describe_range(measured: Measured, methods: Mapping[str, CellVerdicts]) -> str:
+    """Say at how many target sites the natural range is missing, or open-ended where there are artefacts."""
+    if not methods or not has_range(measured.meta):
+        return ""
+    found, sites = NaturalRange.from_record(measured.meta["ood"]["range"]), range(len(measured.targets))
+    reasons = [reason for j in sites if (reason := found.find_outer(j)[0].reason)]
+    if reasons:
+        return (f"No natural range at {len(reasons)} of {len(sites)} target sites ({reasons[0]}): cells that "
+                "work there stay open.")
+    artefacts = np.concatenate([(of.words == ARTEFACT).to_numpy() for of in methods.values()])
+    shifts = [found.find_outer(j)[1] for j in sites if found.is_open(j) and artefacts[:, j].any()]
+    return (f"The natural range is open-ended at {len(shifts)} target sites with artefacts: the network "
+            f"works under the strongest {shifts[0]}." if shifts else "")
 
 
 def _describe_layers(measured: Measured, verdict: Verdict) -> str:

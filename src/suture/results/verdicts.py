@@ -138,7 +138,7 @@ def _judge_representations(found: CellEvidence) -> tuple[str, str]:
 
 def _judge_information(found: CellEvidence, near: str) -> tuple[str, str]:
     if math.isnan(found.residual.value) or math.isnan(found.p):
-        why = found.residual.reason or "each class has a single example"
+        why = found.residual.reason or "too few examples of each class to permute them"
         return NOT_SHOWN, f"{near}, but its informational residual is missing: {why}"
     high = find_ends(found.residual)[1]
     words = (f"informational residual {found.residual.value:.2f}, at most "
@@ -166,7 +166,7 @@ def judge_cells(measured: Measured, method: str) -> CellVerdicts:
         found = CellEvidence(works[i][j], distances[i][j], residuals[i][j], float(ps[i, j]), str(marks[i, j]))
         words[i, j], reasons[i, j] = ((UNPROVEN, standing.flaw) if standing.flaw else
                                       judge_cell(found, standing.criteria[method]))
-        if words[i, j] in (UNPROVEN, NOT_SHOWN, LABELS_ONLY) and not standing.flaw and native[i, j]:
+        if words[i, j] not in (SIMILAR, DISSIMILAR) and not standing.flaw and native[i, j]:
             words[i, j], reasons[i, j] = SIMILAR, NATIVE
     return CellVerdicts(method, label_cells(measured, words), label_cells(measured, reasons))
 

@@ -24,7 +24,7 @@ from suture._base import (
     options,
 )
 from suture.compare.settings import CompareOptions, Settings
-from suture.indices import ArraySource, Labels, Named
+from suture.indices import ArraySource, Groups, Labels, Named
 from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison
 
@@ -55,7 +55,7 @@ class ArrayOptions:
     sample: Annotated[Count, words_of("sample")] = Field(default=2000, kw_only=True)
     seed: Annotated[Seed, Doc("Seed of the sample of rows.")] = Field(default=0, kw_only=True)
     nulls: Annotated[Draws, words_of("nulls")] = Field(default=0, kw_only=True)
-    groups: Annotated[Labels, Doc(
+    groups: Annotated[Groups, Doc(
         "Group of each example, where examples belong together; whole groups are permuted.")] = Field(
             default=None, kw_only=True)
     within: Annotated[Labels, Doc(

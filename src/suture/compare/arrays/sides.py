@@ -170,7 +170,7 @@ def _read_labels(given: Any, n: int) -> Tensor | None:
     values = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
     expect(values.shape == (n,), f"labels of shape ({n},)", f"shape {values.shape}" if values.ndim else
            describe_value(given), "give one class for each example")
-    if values.dtype.kind in "US":
+    if values.dtype.kind in "US" or (values.dtype == object and all(isinstance(v, str) for v in values)):
         values = np.unique(values, return_inverse=True)[1]
     expect(values.dtype.kind in "iub", "labels that are whole numbers or names", f"{values.dtype}",
            "number the classes from 0")

@@ -14,6 +14,7 @@ from suture._base import Progress, checked, name_callback, takes
 from suture.compare.fitting.moments import collect_moments
 from suture.compare.fitting.task_loss import make_layers
 from suture.compare.rehearsal.jackknife_time import predict_intervals
+from suture.compare.rehearsal.null_time import predict_nulls
 from suture.compare.rehearsal.timing import (
     Cost,
     choose_tried,
@@ -44,9 +45,9 @@ class DryRun:
         examples: numbers of examples of data and test data; None where a stream does not know.
         micro_batch: examples per pass of a network.
         state: bytes of the sums of all cells, for any number of examples.
-        seconds: estimated wall time of each stage in a process that has run before, and of ``intervals``
-            where there are any; None if the number of examples is unknown. Reading and preprocessing data,
-            indices that need kept rows, nulls and trained detectors are not included.
+        seconds: estimated wall time of each stage in a process that has run before, of ``intervals`` and of
+            ``nulls`` by permutation where there are any; None if the number of examples is unknown. Reading
+            and preprocessing data, indices that need kept rows and trained detectors are not included.
         device: device of the run.
         warning: sentence on labels that the target network cannot predict; usually empty.
         notes: sentences on what is scored of the target network's output.
@@ -157,6 +158,7 @@ class _Rehearsal:
         seconds = {"moments": _add(self._start, passing.predict(self.n_fit, setup.micro_batch),
                                    auxiliary * passing.each_example, indices)}
         seconds |= predict_intervals(setup, self._accumulators)
+        seconds |= predict_nulls(setup, self._accumulators, self.n_fit)
         if settings.method_names:
             seconds |= dict.fromkeys(settings.method_names, self._predict_testing())
         if "tlm" in settings.method_names:
@@ -164,7 +166,7 @@ class _Rehearsal:
                                   *[self._predict_testing()] * settings.recipe.seeds)
         first = next(iter(settings.method_names), None)
         if first and settings.detection is not None:
-            shifted = count_shifted_examples(self._batch.target, setup.task.of_tokens,
+            shifted = count_shifted_examples(setup.target, self._batch.target, setup.task,
                                              settings.detection.shifts,
                                              min(settings.detection.range_examples, self.n_test or 0))
             seconds[first] = _add(seconds[first], shifted * passing.each_example)

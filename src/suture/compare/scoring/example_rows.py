@@ -23,7 +23,7 @@ from suture.numbers import (
     find_class_places,
     make_missing_estimate,
 )
-from suture.ood import NaturalRange, Outcome, RangeSearch, measure_outcome
+from suture.ood import NaturalRange, Outcome, RangeSearch, gather_nothing, measure_outcome
 from suture.representations import Alignment, Cell, Masks, Shape, pick_rows
 
 MOST_ROWS = 32
@@ -61,7 +61,8 @@ class ExampleRows:
         setup, of = self.setup, self.setup.settings.detection
         assert of is not None
         return RangeSearch(setup.target, setup.task, setup.data.test.spread(of.range_examples), setup.pieces,
-                           setup.settings.torch_device, MOST_ROWS, of.thresholds.works, setup.settings.seed)
+                           setup.settings.torch_device, MOST_ROWS, of.thresholds.works, setup.settings.seed,
+                           self._align_own if setup.source is setup.target else gather_nothing)
 
     @cached_property
     def range(self) -> NaturalRange:
@@ -152,18 +153,22 @@ class ExampleRows:
     @cached_property
     def rows(self) -> dict[_Key, Tensor]:
         """Rows (n, L, p) of each source site, aligned with the positions of target sites."""
-        found: dict[_Key, list[Tensor]] = {key: [] for key in self._alignments}
-        for batch in self.search.batches:
-            for _, of in self.setup.pieces.map(batch, self.setup.settings.torch_device, self._run_source):
-                for key, rows in of.items():
-                    found[key].append(rows)
-        return {key: torch.cat(parts) for key, parts in found.items()}
+        setup, parts = self.setup, self.search.gathered
+        if setup.source is not setup.target:
+            parts = [of for batch in self.search.batches
+                     for _, of in setup.pieces.map(batch, setup.settings.torch_device, self._run_source)]
+        return {key: torch.cat([of[key] for of in parts]) for key in self._alignments}
 
     @disable_gradients()
     def _run_source(self, piece: Batch) -> dict[_Key, Tensor]:
         xs = self.setup.source.front(piece.source)
         return self._align(xs, self.setup.source.find_masks(piece.source),
                            self.setup.target.find_masks(piece.target))
+
+    def _align_own(self, piece: Batch, natives: Sequence[Tensor]) -> dict[_Key, Tensor]:
+        """Align the representations of one network with itself."""
+        masks = self.setup.target.find_masks(piece.target)
+        return self._align(natives, masks, masks)
 
     def _align(self, xs: Sequence[Tensor], mine: Masks, theirs: Masks) -> dict[_Key, Tensor]:
         found = {}

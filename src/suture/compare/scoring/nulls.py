@@ -10,7 +10,7 @@ from typing_extensions import Doc
 
 from suture._base import Draws, expect, keyword_options
 from suture.data import is_same_batch
-from suture.indices import Labels, NullTest, Value
+from suture.indices import Groups, Labels, NullTest, Value
 from suture.representations import Cell
 from suture.results import NULL_FIELDS
 
@@ -25,7 +25,7 @@ class NullOptions:
     nulls: Annotated[Draws, Doc(
         "Permutations of examples for the nulls of indices, such as 200 (docs/indices.md). 0: nulls in "
         "closed form alone, which cost nothing.")] = 0
-    groups: Annotated[Labels, Doc(
+    groups: Annotated[Groups, Doc(
         "Group of each example of `data`, in order, where examples belong together; whole groups are "
         "permuted.")] = None
     within: Annotated[Labels, Doc(

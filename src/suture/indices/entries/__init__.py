@@ -10,7 +10,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from suture.indices.definition import FROM_MOMENTS, Index, Needs
-from suture.indices.entries.regression import FOLDS as FOLDS
+from suture.indices.nulls.held_out import FOLDS as FOLDS
 from suture.numbers import register_measure
 
 _ORDER = ("cka", "cca", "procrustes", "matching", "regression", "overlap", "distances", "neighbours")

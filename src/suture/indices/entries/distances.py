@@ -9,6 +9,7 @@ squared distance of two rows z that are centred and at unit length: 1 - z_i z_j'
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import numpy as np
@@ -149,28 +150,40 @@ def _compute_concentricity(name: str, unit: UnitRowSums, side: Side) -> float:
     return float(unit.total @ side.mean) / (unit.n * size)
 
 
-def _compute_centred_cosine(a: Floats, b: Floats) -> float:
+def _compute_centred_cosine(sample: Sample, key: Hashable, compute: Callable[[Rows], Floats]) -> float:
     """Compute the cosine between two symmetric (n, n) matrices that are centred in rows and columns.
 
-    `a` and `b` are the (n (n - 1) / 2,) elements above the diagonal before centring. The diagonals are zero.
+    `compute` finds the (n (n - 1) / 2,) elements above the diagonal before centring. The diagonals are zero.
+    `key` is its name.
     """
     from scipy.spatial.distance import squareform
 
-    sides = [(pairs, squareform(pairs).mean(1)) for pairs in (a, b)]
+    def average(rows: Rows) -> Floats:
+        return np.asarray(squareform(rows.find_pairs(key, compute)).mean(1))
 
-    def sum_products(i: int, j: int) -> float:
-        (x, mx), (y, my) = sides[i], sides[j]
-        n = len(mx)
-        return float(2 * x @ y - 2 * n * mx @ my + n**2 * mx.mean() * my.mean())
+    x, y = ((rows.find_pairs(key, compute), rows.find_by_row((key, "means"), average))
+            for _, rows in sample.sides)
+    own = [rows.find((key, "own"), lambda rows: _sum_centred(
+        *[(rows.find_pairs(key, compute), rows.find_by_row((key, "means"), average))] * 2))
+        for _, rows in sample.sides]
+    return _sum_centred(x, y) / math.sqrt(own[0] * own[1])
 
-    return sum_products(0, 1) / math.sqrt(sum_products(0, 0) * sum_products(1, 1))
+
+def _sum_centred(one: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> float:
+    """Sum the products of two centred matrices, from elements above the diagonal and means of rows."""
+    (x, mx), (y, my) = one, other
+    n = len(mx)
+    return float(2 * x @ y - 2 * n * mx @ my + n**2 * mx.mean() * my.mean())
 
 
 def _rank_distances(sample: Sample) -> tuple[Floats, Floats]:
     """Rank the distances of both sides; they must differ by more than rounding of sums of many squares."""
-    sample.require_sides(lambda side: bool(np.ptp(side.squared) > 1e-12 * side.squared.max()),
-                         "all distances are equal")
+    sample.require_sides(lambda side: side.find("varied", _are_varied), "all distances are equal")
     return sample.x.ranks, sample.y.ranks
+
+
+def _are_varied(rows: Rows) -> bool:
+    return bool(np.ptp(rows.squared) > 1e-12 * rows.squared.max())
 
 
 @define_index("rsa_spearman", "RSA (Spearman)", RIGID, source=_TITLED, needs=Needs.ROWS, least=3,
@@ -183,7 +196,9 @@ def rsa_spearman(sample: Sample) -> float:
     Tied ranks are averaged.
     """
     a, b = (ranks - ranks.mean() for ranks in _rank_distances(sample))
-    return float(a @ b / math.sqrt(float(a @ a) * float(b @ b)))
+    own = (side.find("spread of ranks", lambda rows: float(np.square(rows.ranks - rows.ranks.mean()).sum()))
+           for _, side in sample.sides)
+    return float(a @ b / math.sqrt(math.prod(own)))
 
 
 @define_index("rsa_kendall", "RSA (Kendall)", RIGID, source=_TITLED, needs=Needs.ROWS, least=3,
@@ -206,7 +221,7 @@ def distance_correlation(sample: Sample) -> float:
     """Distance correlation, not its square; the biased V-statistic, which is above 0 for independent rows and
     nears 1 where there are many more columns than rows (Székely et al. 2007).
     """
-    found = _compute_centred_cosine(np.sqrt(sample.x.squared), np.sqrt(sample.y.squared))
+    found = _compute_centred_cosine(sample, "distances", lambda rows: np.sqrt(rows.squared))
     return math.sqrt(max(found, 0.0))  # never negative (Székely et al. 2007) but by rounding
 
 
@@ -218,8 +233,9 @@ def cka_rbf(sample: Sample, fraction: float) -> float:
     """Centred kernel alignment, biased HSIC, with RBF kernels whose bandwidth is a fraction of the median
     distance between different rows (Kornblith et al. 2019).
     """
-    sample.require_sides(lambda side: np.median(side.squared) > 0, "the median distance is zero")
-    return _compute_centred_cosine(_compute_kernel(sample.x, fraction), _compute_kernel(sample.y, fraction))
+    sample.require_sides(lambda side: side.find("median", lambda rows: np.median(rows.squared)) > 0,
+                         "the median distance is zero")
+    return _compute_centred_cosine(sample, ("kernel", fraction), lambda rows: _compute_kernel(rows, fraction))
 
 
 def _compute_kernel(side: Rows, fraction: float) -> Floats:

@@ -14,6 +14,7 @@ from suture.indices.definition import (
     require,
 )
 from suture.indices.nulls.classes import ClassedRows
+from suture.indices.nulls.held_out import FOLDS, FoldedRows
 from suture.numbers import (
     Pair,
     compute_squared_error,
@@ -22,8 +23,6 @@ from suture.numbers import (
     solve_least_squares,
 )
 
-FOLDS = 5
-"""Number of folds for cross-validation; more blocks than this are merged into as many folds."""
 _COST = "p³ per site, p²q"
 _STRENGTH = Argument("strength", 0.1, 0.0, 1e6,
                      "penalty, in mean eigenvalues of the source's scatter; 0 for `r2`")
@@ -76,13 +75,20 @@ def r2_ridge(pair: Pair, strength: float) -> float:
 
 def _compute_within(rows: ClassedRows) -> float:
     """Compute R² within classes; maps and class means come from the other folds."""
-    error, total = rows.compute_held_out(FOLDS)
+    error, total, _ = rows.folded.compute_errors()
     return 1 - error / total
+
+
+def _compute_permuted(rows: FoldedRows) -> float:
+    """Compute held-out R² from kept rows, for permutations."""
+    error, _, spread = rows.compute_errors()
+    return 1 - error / spread
 
 
 @define_index("r2_folds", "held-out R²", AFFINE, RIGID, needs=Needs.BLOCKS, least=10, source="Stone 1974",
               formula="1 - Σ over folds |Y - XW - b|² / tr Syy, W and b from the other folds",
-              cost="5 p³ + 5 p²q", within=_compute_within, span=(-float("inf"), 1.0), symmetric=False)
+              cost="5 p³ + 5 p²q", within=_compute_within, permuted=_compute_permuted,
+              span=(-float("inf"), 1.0), symmetric=False)
 def r2_folds(pair: Pair) -> float:
     """Share of the target's variance that an affine map of the source explains on examples that it was not
     fitted to, five-fold; below 0 where worse than the mean.

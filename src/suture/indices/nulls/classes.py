@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,18 +11,15 @@ import torch
 from torch import Tensor
 
 from suture.indices.definition import Value, require
+from suture.indices.nulls.held_out import FOLDS, FoldedRows
 from suture.indices.sample import Sample
 from suture.numbers import (
     FEWEST_ROWS,
     GramSums,
     Ints,
     MomentBlock,
-    Moments,
     Pair,
-    Spectrum,
     StrataSums,
-    compute_squared_error,
-    solve_least_squares,
 )
 
 _ROWS_AT_ONCE = 512
@@ -34,7 +30,7 @@ class ClassedRows:
     """Rows x (n, p) and y (n, q) of one cell, with the class (n,) of each from 0; made by `of`.
 
     `left_out` rows are of classes with fewer than `FEWEST_ROWS`. `precision` is the dtype in which rows were
-    computed. `of_x` holds what is known of the source, for all orders of the target's rows.
+    computed.
     """
 
     x: Tensor
@@ -42,7 +38,6 @@ class ClassedRows:
     classes: Tensor
     left_out: int = 0
     precision: torch.dtype = torch.float64
-    of_x: dict[Hashable, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, x: Tensor, y: Tensor, labels: Ints,
@@ -76,13 +71,9 @@ class ClassedRows:
         """Rows of both sides about the means of their classes."""
         return self._centre(self.x), self._centre(self.y)
 
-    def _centre(self, rows: Tensor, known: Tensor | None = None) -> Tensor:
-        """Subtract class means, those of the `known` (n,) rows if given."""
-        weights = torch.ones(self.n) if known is None else known
-        totals = rows.new_zeros(len(self.counts), rows.shape[1]).index_add(
-            0, self.classes, rows * weights.to(rows)[:, None])
-        counts = rows.new_zeros(len(self.counts)).index_add(0, self.classes, weights.to(rows))
-        return rows - (totals / counts[:, None])[self.classes]
+    def _centre(self, rows: Tensor) -> Tensor:
+        totals = rows.new_zeros(len(self.counts), rows.shape[1]).index_add(0, self.classes, rows)
+        return rows - (totals / self.counts[:, None])[self.classes]
 
     @cached_property
     def pair(self) -> Pair:
@@ -99,9 +90,8 @@ class ClassedRows:
     @cached_property
     def grams(self) -> tuple[StrataSums, StrataSums]:
         """Gram sums by class of source and target."""
-        if "grams" not in self.of_x:
-            self.of_x["grams"] = self._sum_grams(self.centred[0])
-        return self.of_x["grams"], self._sum_grams(self.centred[1])
+        x, y = (self._sum_grams(side) for side in self.centred)
+        return x, y
 
     def _sum_grams(self, rows: Tensor) -> StrataSums:
         """Compute the sums from Gram matrices, whose size does not grow with the columns."""
@@ -133,36 +123,13 @@ class ClassedRows:
             total += float(a.sum() * b.sum()) / ((n - 1) * (n - 2)) - float(a @ b) * (1 + 2 / (n - 2))
         return total
 
-    def compute_held_out(self, folds: int) -> tuple[float, float]:
-        """Compute the squared error of the target's rows that were held out in turn, by an affine map of the
-        source and by class means alone. Both come from the other folds.
-
-        Every fold has its share of each class.
-        """
-        numbers = torch.zeros(self.n, dtype=torch.int64)
+    @cached_property
+    def folded(self) -> FoldedRows:
+        """The rows in folds, each with its share of every class."""
+        numbers = torch.zeros_like(self.classes)
         for k, n in enumerate(self.counts.tolist()):
             numbers[self.classes == k] = torch.arange(n)
-        error = total = 0.0
-        for fold in range(folds):
-            held = numbers % folds == fold
-            if not bool(held.any()):
-                continue
-            x, y = (self._centre(side, ~held) for side in (self.x, self.y))
-            fitted, tested = (Moments.of(x[rows], y[rows]) for rows in (~held, held))
-            spectrum = self._find_spectrum(fold, fitted)
-            weight = solve_least_squares(spectrum, fitted)
-            error += float(compute_squared_error(weight, weight.new_zeros(len(weight)), tested))
-            total += float(y[held].square().sum())
-        return error, total
-
-    def _find_spectrum(self, fold: int, fitted: Moments) -> Spectrum:
-        if fold not in self.of_x:
-            self.of_x[fold] = Spectrum.of(fitted.x, self.precision)
-        found: Spectrum = self.of_x[fold]
-        left = fitted.n - len(self.counts)
-        require(found.rank < left, f"{left} rows outside of a fold, class means taken out, for rank "
-                                   f"{found.rank}: the regression fits anything")
-        return found
+        return FoldedRows.of(self.x, self.y, self.classes, numbers % FOLDS, self.precision)
 
     def mark(self, value: Value) -> Value:
         """Return a value with a mark if examples were left out."""
@@ -172,9 +139,24 @@ class ClassedRows:
                f"{FEWEST_ROWS} and left out")
         return replace(value, mark="; ".join(filter(None, (value.mark, why))))
 
+    def select(self, rows: Tensor) -> ClassedRows:
+        """Return some of the rows, or the same object for all of them in order."""
+        if len(rows) == self.n:
+            return self
+        return replace(self, x=self.x[rows], y=self.y[rows], classes=self.classes[rows])
+
     def reorder(self, order: Tensor) -> ClassedRows:
-        """Return the same rows with those of the target in another order, each within its class."""
-        return replace(self, y=self.y[order])
+        """Return the same rows with those of the target in another order, each within its class.
+
+        What is known of both sides is carried over: only their products change.
+        """
+        made = replace(self, y=self.y[order])
+        known: dict[str, Any] = {name: self.__dict__[name] for name in ("counts", "grams")
+                                 if name in self.__dict__}
+        made.__dict__.update(known, centred=(self.centred[0], self.centred[1][order]))
+        if "folded" in self.__dict__:
+            made.__dict__["folded"] = self.folded.reorder(order)
+        return made
 
 
 def choose_classes(labels: Ints) -> tuple[Ints, Ints]:
@@ -185,6 +167,7 @@ def choose_classes(labels: Ints) -> tuple[Ints, Ints]:
     """
     found, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     large = (counts >= FEWEST_ROWS) & (found != -1)
+    require(bool((found != -1).any()), "no example has a class")
     require(len(found[found != -1]) > 1, "there is one class only, and within it an index is the one without "
                                          "@within")
     require(large.sum() > 1, f"fewer than two classes have {FEWEST_ROWS} examples")

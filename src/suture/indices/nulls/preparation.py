@@ -10,7 +10,8 @@ from torch import Tensor
 
 from suture.indices.definition import FROM_MOMENTS, Needs, UndefinedError, require
 from suture.indices.nulls.classes import ClassedRows, choose_classes
-from suture.indices.nulls.permutation import NullSource, PermutedRows
+from suture.indices.nulls.permutation import NullSource
+from suture.indices.nulls.shuffled_rows import PermutedRows
 from suture.indices.sample import Sample
 from suture.numbers import Exchange, Ints
 

@@ -20,10 +20,6 @@ Rule = Callable[["AxisTrace", Tensor, Tensor, "Operation"], "int | None"]
 """Function of the trace, an output, the first input and the operation -> axis of the output's channels."""
 
 
-_CUTS = frozenset({"detach", "detach_", "_set_grad_enabled", "numpy", "tolist", "item"})
-_GET_DATA = Tensor.data.__get__  # type: ignore[attr-defined]
-
-
 class Operation:
     """One call of a function of torch: its name, and its arguments by position or name."""
 
@@ -44,9 +40,6 @@ class AxisTrace(TorchFunctionMode):
     A convolution has its channels on axis 1, a linear layer on the last axis. Norms and pools confirm this
     where nothing is known. A transposition moves them, and what keeps the axes keeps them. An operation along
     positions, such as a linear layer over the time of a map (N, C, T), leaves the channels where they are.
-
-    Attributes:
-        cuts_gradients: True if the pass uses functions that gradients do not go through.
     """
 
     def __init__(self, inputs: Any) -> None:
@@ -54,7 +47,7 @@ class AxisTrace(TorchFunctionMode):
         self._channels: Any = WeakTensorKeyDictionary()
         self._merged: dict[int, set[tuple[int, ...]]] = {}
         self._has_signals = False
-        self.cuts_gradients, self._pauses = False, False
+        self._pauses = False
         for t in walk_tensors(inputs):
             if t.ndim == 4 and t.is_floating_point():
                 self._channels[t] = 1
@@ -65,8 +58,7 @@ class AxisTrace(TorchFunctionMode):
         if self._pauses:
             return found
         made = [t for t in (found if isinstance(found, tuple | list) else [found]) if isinstance(t, Tensor)]
-        given = next(_walk_arguments(args, kwargs), None) if made else None
-        self.cuts_gradients |= getattr(func, "__name__", "") in _CUTS or func is _GET_DATA
+        given = next(walk_arguments(args, kwargs), None) if made else None
         if given is not None:
             step = Operation(func, args, kwargs)
             rule = _find_rule(step.name)
@@ -100,7 +92,7 @@ class AxisTrace(TorchFunctionMode):
         self._merged.setdefault(count, set()).add(sizes)
 
 
-def _walk_arguments(args: Any, kwargs: Any) -> Iterator[Tensor]:
+def walk_arguments(args: Any, kwargs: Any) -> Iterator[Tensor]:
     for value in (*args, *kwargs.values()):
         for t in value if isinstance(value, tuple | list) else (value,):
             if isinstance(t, Tensor):
@@ -108,7 +100,7 @@ def _walk_arguments(args: Any, kwargs: Any) -> Iterator[Tensor]:
 
 
 def _keep_axis(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int | None:
-    known = [a for t in _walk_arguments(step.args, step.kwargs)
+    known = [a for t in walk_arguments(step.args, step.kwargs)
              if t.ndim == out.ndim and (a := trace.get(t)) is not None]
     return max(known, default=None)
 
@@ -194,7 +186,7 @@ def _stack(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int | N
 
 def _multiply(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int | None:
     """A product of two tensors, of which one may be a weight."""
-    *_, x, y = _walk_arguments(step.args, step.kwargs)
+    *_, x, y = walk_arguments(step.args, step.kwargs)
     first, second, rows = trace.get(x), trace.get(y), out.ndim - 2
     if step.name == "__rmatmul__":
         x, y, first, second = y, x, second, first
@@ -215,7 +207,7 @@ def _contract(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int 
     if not isinstance(step.args[0], str) or "." in step.args[0]:
         return None
     *terms, result = re.split(",|->", step.args[0].replace(" ", ""))
-    tensors = list(_walk_arguments(step.args, step.kwargs))
+    tensors = list(walk_arguments(step.args, step.kwargs))
     if len(result) != out.ndim or len(terms) != len(tensors):
         return None
     shared = {a for term in terms if result[0] in term for a in term}

@@ -97,11 +97,6 @@ class Batchings:
             changed |= self._find_changed(other, rows)
         self._dependent = changed
 
-    @property
-    def cuts_gradients(self) -> bool:
-        """True if the network uses functions that gradients do not go through."""
-        return bool(self._trace.cuts_gradients)
-
     def find_evidence(self, call: CallId, pick: Callable[[Any], Tensor | None]) -> Evidence:
         """Return what a pass shows about the axes of the tensor that `pick` takes from a call's output."""
         traced = pick(self._traced[call].output) if call in self._traced else None

@@ -59,18 +59,17 @@ class BypassSearch:
         example: the inputs of the recorded pass `root`.
         pick: function that picks the tensor of an output that the sites cut off.
         name: name of the network in error messages.
-        cuts_gradients: True if the network uses functions that gradients do not go through.
 
     Attributes:
         volatile: the calls whose outputs are overwritten.
     """
 
     def __init__(self, network: nn.Module, example: Any, root: Call, sequences: InputSequences,
-                 pick: Callable[[Any], Tensor | None], name: str, *, cuts_gradients: bool) -> None:
+                 pick: Callable[[Any], Tensor | None], name: str) -> None:
         self._network, self._root, self._example = network, root, example
         self._calls = {c.id: c for c in walk(root)}
         self._sequences, self._pick_main, self._name = sequences, pick, name
-        self._cuts_gradients = cuts_gradients
+        self._cuts_gradients = False
         self._given, self._size = [*walk_tensors(example)], count_examples(example)
         self._axes = tuple(guess_axis(t, self._size) for t in self._given)
         self._shared: dict[int, RecordedPass] = {}
@@ -79,13 +78,14 @@ class BypassSearch:
 
     def try_chain(self, sites: Sequence[Site]) -> None:
         """Try to show in one pass that each of the sites cuts the network, so that `find` needs no replay."""
-        if self._cuts_gradients or set(sites) <= self._clean:
+        if set(sites) <= self._clean:
             return
         probe = ChainProbe(self._network, self._example, self._calls | {self._root.id: self._root},
                            self._pick_main)
         if probe.find_clean(sites):
             self._clean |= set(sites)
             self.volatile |= {s.id for s in probe.changed}
+        self._cuts_gradients |= probe.cuts_gradients
 
     def find(self, plan: ReplayPlan, shape: Shape) -> Bypass:
         """Find the modules whose outputs reach the network's output around a site.
@@ -95,11 +95,12 @@ class BypassSearch:
         """
         if plan.site in self._clean:
             return Bypass(replace(plan, used=frozenset()), (), (), True)
-        reached = self._probe(plan, min(_ROWS, self._size)).find_by_gradient()
+        probe = self._probe(plan, min(_ROWS, self._size))
+        reached = probe.find_by_gradient()
         has_gradient = reached is not None
         if reached is None:
             reached = self._probe(plan, self._size).find_by_exchange()
-        elif self._cuts_gradients:
+        elif self._cuts_gradients or probe.cuts_gradients:
             reached = [*reached, *self._probe(plan, self._size).find_without_gradient(reached)]
         if reached is None:
             raise self._refuse(plan.site)

@@ -21,6 +21,7 @@ from suture.networks.calls import (
 )
 from suture.networks.preparation import take_first
 from suture.networks.sites.capture_and_replay import PLAIN_CHECKPOINTS
+from suture.networks.sites.gradient_cuts import GradientCuts
 from suture.networks.sites.site import Site
 from suture.networks.wrappers.eager_passes import count_changes
 
@@ -31,7 +32,7 @@ class ChainProbe:
 
     The sites cut the network where each representation, and in the end the output, depends on the leaf just
     before it alone. A network that this does not show may still be cut: then the tail of each site is probed.
-    Leaves before the first site are the inputs, and outputs of modules that differ between examples.
+    Leaves beside the sites are the inputs, and outputs of modules that differ between examples.
 
     Args:
         example: inputs of the recorded pass with the calls `calls`.
@@ -39,6 +40,7 @@ class ChainProbe:
 
     Attributes:
         changed: sites whose representation the network overwrites.
+        cuts_gradients: True if the network has functions that numbers go through without their gradient.
     """
 
     network: nn.Module
@@ -46,6 +48,7 @@ class ChainProbe:
     calls: Mapping[CallId, Call]
     pick: Callable[[Any], Tensor | None]
     changed: list[Site] = field(default_factory=list)
+    cuts_gradients: bool = False
 
     def find_clean(self, sites: Sequence[Site]) -> bool:
         """Return True where the sites, in order of execution, each cut the network alone."""
@@ -56,7 +59,8 @@ class ChainProbe:
             is_clean = self._run(sites)
         except Exception:  # what is wrong shows in the probe of each tail
             return False
-        return is_clean and before == self._list_state()
+        after = self._list_state()
+        return is_clean and len(before) == len(after) and all(map(_is_same, before, after))
 
     def _is_plain(self, sites: Sequence[Site]) -> bool:
         """Return True for sites one after the other, with the examples first, in modules called once."""
@@ -74,21 +78,22 @@ class ChainProbe:
 
     def _list_state(self) -> list[Any]:
         """Return what a pass may leave in the modules, by which a tail run alone could differ."""
-        return [(k, id(v), len(v) if isinstance(v, dict | list | set) else 0)
-                for m in self.network.modules() for k, v in vars(m).items()] + [
-                    count_changes(b) for b in self.network.buffers()]
+        held = [v for m in self.network.modules() for item in vars(m).items() for v in item]
+        held += [v for of in held if isinstance(of, dict | list | set)
+                 for v in (of.values() if isinstance(of, dict) else of)]
+        return held + [count_changes(b) for b in self.network.buffers()]
 
     def _run(self, sites: Sequence[Site]) -> bool:
         by_call = {s.id: s for s in sites}
         counts: dict[str, int] = {}
         paths = {m: path for path, m in self.network.named_modules() if m is not self.network}
-        ends: list[Tensor] = []
-        leaves: list[Tensor] = []
-        handed: list[tuple[Site, Tensor, int]] = []
+        ends, leaves, own_leaves = list[Tensor](), list[Tensor](), list[int]()
+        handed, cuts = list[tuple[Site, Tensor, int]](), GradientCuts()
 
         def start(t: Tensor) -> Tensor:
-            leaves.append(t.detach().clone().requires_grad_(True))
-            return leaves[-1].clone()  # because a leaf allows no change in place
+            with cuts.pause():
+                leaves.append(t.detach().clone().requires_grad_(True))
+                return leaves[-1].clone()  # because a leaf allows no change in place
 
         def handler(module: nn.Module, args: tuple[Any, ...], run: Callable[[], Any]) -> Any:
             output, path = run(), paths[module]
@@ -98,27 +103,28 @@ class ChainProbe:
             if site is not None:
                 own = site.pick(output)
                 assert own is not None
+                own_leaves.append(len(leaves))
                 made = start(own)
                 ends.append(own)
                 handed.append((site, made, count_changes(made)))
                 return convert_output(output, lambda t: made if t is own else t)
-            return output if ends else self._mark(call, output, start)
+            return output if len(ends) == len(sites) else self._mark(call, output, start)
 
-        inputs = take_first(self.example, 1)
         with torch.enable_grad(), intercept_calls(paths, handler), PLAIN_CHECKPOINTS.hold():
-            output = apply(self.network, convert_tensors(
-                inputs, lambda t: start(t) if t.is_floating_point() else t))
-            end = self.pick(output)
+            given = convert_tensors(take_first(self.example, 1),
+                                    lambda t: start(t) if t.is_floating_point() else t)
+            with cuts:
+                output = apply(self.network, given)
+            end, self.cuts_gradients = self.pick(output), cuts.found
             if end is None or [s for s, _, _ in handed] != list(sites) or not self._is_equal(output):
                 return False
-            first = len(leaves) - len(sites)
-            found = all(self._depends_on(to, leaves, first + k)
-                        for k, to in enumerate([*ends[1:], end]))
+            found = all(self._depends_on(to, leaves, only)
+                        for only, to in zip(own_leaves, [*ends[1:], end], strict=True))
         self.changed = [s for s, t, version in handed if count_changes(t) != version]
-        return found
+        return found and not cuts.found
 
     def _mark(self, call: CallId, output: Any, start: Callable[[Tensor], Tensor]) -> Any:
-        """Make leaves of what a module before the first site gives for each example, if it has no history."""
+        """Make leaves of what a module before the last site gives for each example, if it has no history."""
         known = self.calls.get(call)
         axes = iter(() if known is None else known.axes)
         recorded = iter([] if known is None else extract_tensors(known.output))
@@ -157,3 +163,7 @@ class ChainProbe:
             return False
         grads = torch.autograd.grad(end.sum(), leaves, allow_unused=True, retain_graph=True)
         return [k for k, g in enumerate(grads) if g is not None] == [only]
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return one is other or (isinstance(one, int | str) and one == other)

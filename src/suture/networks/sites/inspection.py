@@ -86,8 +86,7 @@ class SiteInspector:
         self.sequences.find_output(self._root, main)
         self._calls = {c.id: c for c in walk(self._root) if not is_parametrization(c.path)}
         self._search = SiteSearch(network, self._calls, name)
-        self._bypasses = BypassSearch(network, self._example, self._root, self.sequences, main, name,
-                                      cuts_gradients=self._batchings.cuts_gradients)
+        self._bypasses = BypassSearch(network, self._example, self._root, self.sequences, main, name)
         self._reasons: dict[CallId, str] = {}
 
     @property

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from suture._base import SutureError, checked, count_examples, list_tensors
 from suture.data import Batch, MicroBatch, read_inputs
 from suture.networks.calls import CallId, dequantise, disable_gradients, extract_main_output, freeze
+from suture.networks.input_sequences import Text
 from suture.networks.network_argument import Network
 from suture.networks.outputs import Readout
 from suture.networks.padding import PaddingGuard
@@ -93,6 +94,10 @@ class SitedNetwork:
     def find_masks(self, inputs: Any) -> Masks:
         """Return the masks of a batch, False at padding tokens; None without any."""
         return self.sequences.find_masks(inputs)
+
+    def find_text(self, inputs: Any) -> Text | None:
+        """Return the token ids of a batch that are not the decoder's; None without any."""
+        return self.sequences.find_text(inputs)
 
     def view_output(self, inputs: Any) -> Any:
         """Return the inputs that the output follows: of an encoder-decoder, those of the decoder."""

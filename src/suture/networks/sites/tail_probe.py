@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
@@ -22,6 +23,7 @@ from suture.networks.calls import (
     guess_axis,
 )
 from suture.networks.sites.capture_and_replay import RecordedPass, ReplayPlan, replay
+from suture.networks.sites.gradient_cuts import GradientCuts
 from suture.networks.wrappers.eager_passes import count_changes
 from suture.numbers import to_double
 
@@ -48,6 +50,10 @@ class TailProbe:
         volatile: calls whose outputs are overwritten in place; the probe adds those that the tail overwrites.
         pick: returns the tensor of an output that counts; None for none.
         check: called with the output of the tail on the site's own representation.
+
+    Attributes:
+        cuts_gradients: True if gradients may not show all that reaches the output: the tail has functions
+            without a gradient, or remembers integers of each example.
     """
 
     def __init__(self, network: nn.Module, plan: ReplayPlan, done: RecordedPass, axes: Axes,
@@ -59,6 +65,7 @@ class TailProbe:
         whole, entry = plan.site.locate(output)
         own = plan.read(output)
         assert own is not None
+        self.cuts_gradients = False
         self._own, self._replaced = dequantise(own), whole if entry is None else None
 
     def find_by_gradient(self) -> list[Leaf] | None:
@@ -69,14 +76,17 @@ class TailProbe:
         leaves: list[Leaf] = []
 
         def make(found: Leaf) -> Tensor:
+            if not found.tensor.is_floating_point():
+                self.cuts_gradients |= _is_output_of_examples(found)
+                return found.tensor
             made = found.tensor.detach().clone().requires_grad_(True)
             leaves.append(replace(found, tensor=made))
             return made
 
-        start = self._own.detach().clone().requires_grad_(True)
+        start, cuts = self._own.detach().clone().requires_grad_(True), GradientCuts()
         try:
             with torch.enable_grad():
-                output = self._run(start, make)
+                output = self._run(start, make, cuts)
                 end = self._pick(output)
                 if end is None or not end.requires_grad:
                     return None
@@ -89,6 +99,7 @@ class TailProbe:
         if grads[0] is None:
             return None
         self._check(output)
+        self.cuts_gradients |= cuts.found
         # The other layers of a state whose one layer is the site have a gradient, which may be zero.
         return [leaf for leaf, g in zip(leaves, grads[1:], strict=True)
                 if g is not None and (leaf.call != self._plan.site.id or bool(g.any()))]
@@ -112,12 +123,12 @@ class TailProbe:
 
         Inputs are left out: a mask may be computed from them.
         """
-        leaves, before = self._list_leaves()
+        leaves, before = self._list_leaves(integers=True)
         found = {(leaf.call, leaf.place) for leaf in known}
         return self._search([leaf for leaf in leaves if leaf.call != INPUTS
                              and (leaf.call, leaf.place) not in found], before)
 
-    def _list_leaves(self) -> tuple[list[Leaf], Any]:
+    def _list_leaves(self, integers: bool = False) -> tuple[list[Leaf], Any]:
         """Return the leaves with an axis of examples, and the output of the tail on them."""
         leaves: list[Leaf] = []
 
@@ -126,7 +137,8 @@ class TailProbe:
             return found.tensor
 
         output = self._run(self._own, keep)
-        return [leaf for leaf in leaves if leaf.axis not in (None, MIXED)], output
+        return [leaf for leaf in leaves if leaf.axis not in (None, MIXED)
+                and (integers or leaf.tensor.is_floating_point())], output
 
     def _search(self, leaves: Sequence[Leaf], before: Any) -> list[Leaf]:
         """Search for the leaves that reach the output, half by half."""
@@ -147,8 +159,9 @@ class TailProbe:
 
         return self._run(self._own, change)
 
-    def _run(self, x: Tensor, change: Callable[[Leaf], Tensor]) -> Any:
-        """Run the tail on copies of its remembered tensors and of the inputs, those of numbers changed."""
+    def _run(self, x: Tensor, change: Callable[[Leaf], Tensor],
+             context: AbstractContextManager[object] | None = None) -> Any:
+        """Run the tail in a context, on copies of its remembered tensors and of the inputs, with changes."""
         handed: list[tuple[CallId, Tensor, int]] = []
 
         def hand(call: CallId, t: Tensor) -> Tensor:
@@ -164,16 +177,18 @@ class TailProbe:
                 if t is self._replaced and call == site:
                     return t
                 found = Leaf(call, t, axis, place, self._done.size)
-                return hand(call, change(found) if t.is_floating_point() else t)
+                return hand(call, change(found))
 
             return one
 
         site = self._plan.site.id
         results = {i: convert_output(r, convert(i)) for i, r in self._done.results.items()}
         inputs = convert_tensors(self._done.inputs, convert(INPUTS))
+        own = hand(site, x)
         try:
-            return replay(self._network, self._plan, hand(site, x),
-                          replace(self._done, inputs=inputs, results=results), self._volatile)
+            with context or nullcontext():
+                return replay(self._network, self._plan, own,
+                              replace(self._done, inputs=inputs, results=results), self._volatile)
         finally:
             self._volatile |= {i for i, t, version in handed if count_changes(t) != version} - {INPUTS}
 
@@ -188,4 +203,8 @@ class TailProbe:
 def _exchange(t: Tensor, axis: int, size: int, *, must: bool) -> Tensor:
     """Return a tensor with each example's part from the one before; equal parts change if they `must`."""
     other = t.roll(t.shape[axis] // size, axis)
-    return t * 1.5 + 0.1 if must and torch.equal(other, t) else other
+    return t * 1.5 + 0.1 if must and t.is_floating_point() and torch.equal(other, t) else other
+
+
+def _is_output_of_examples(leaf: Leaf) -> bool:
+    return leaf.call != INPUTS and leaf.axis not in (None, MIXED)

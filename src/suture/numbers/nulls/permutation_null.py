@@ -125,8 +125,8 @@ class GramSums:
     def of(cls, side: Side) -> GramSums:
         """Read the sums from those of a side about its mean with its fourth order, at a trace of 1."""
         trace = torch.trace(side.gram)
-        norm, diagonal = (side.gram / trace).square().sum(), side.quartic / trace / trace
-        return cls(side.n, 1.0, float(norm), float(diagonal))
+        norm = float(torch.linalg.vector_norm(side.gram) / trace)
+        return cls(side.n, 1.0, norm * norm, float(side.quartic / trace / trace))
 
     @property
     def unbiased(self) -> float:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from suture._base import count_examples
 from suture.networks import extract_main_output
 from suture.numbers import Estimate, estimate_hit_ratio, estimate_ratios, take_root
+from suture.representations import get_token_mask
 from suture.stitching import Task
 
 
@@ -33,10 +36,13 @@ class Outcome:
 
     @classmethod
     def join(cls, parts: Sequence[Outcome]) -> Outcome:
-        """Join the outcomes of pieces."""
+        """Join the outcomes of pieces; zeros fill the outputs of shorter texts."""
         def cat(name: str) -> Tensor | None:
             of = [getattr(p, name) for p in parts]
-            return None if any(x is None for x in of) else torch.cat(of)
+            if any(x is None for x in of):
+                return None
+            longest = max(x.shape[-1] for x in of)
+            return torch.cat([F.pad(x, (0, longest - x.shape[1])) if x.ndim == 2 else x for x in of])
 
         return cls(*(cat(name) for name in ("classes", "counts", "labels", "output")))
 
@@ -60,7 +66,9 @@ def measure_outcome(task: Task, output: Any, inputs: Any, labels: Tensor | None)
     if task is Task.NONE:
         found = extract_main_output(output)
         assert found is not None  # the search for bypasses needs one
-        n = count_examples(inputs)
+        n, mask = count_examples(inputs), get_token_mask(inputs)
+        if mask is not None and mask.shape == found.shape[:2]:
+            found = found.masked_fill(~mask.to(found.device).reshape(*mask.shape, *[1] * (found.ndim - 2)), 0)
         whole = found.numel() % n == 0
         flat = found.float().reshape(n, -1) if whole else torch.full((n, 1), torch.nan)
         return Outcome(None, None, None, flat.cpu())
@@ -76,12 +84,14 @@ def compare_outcomes(shifted: Outcome, native: Outcome, seed: int = 0) -> Estima
     """Return how well a network still works: 1 where nothing has changed.
 
     It is the relative accuracy, without labels the agreement with the predictions before the shift, and
-    without predictions 1 minus the relative error of the output.
+    without predictions 1 minus the relative error of the output: minus infinity where shifted outputs are not
+    finite.
     """
     if shifted.classes is None or native.classes is None:
         return _compare_outputs(shifted, native, seed)
     wanted = native.classes if native.labels is None else native.labels
-    hits, before = shifted.classes == wanted, native.classes == wanted
+    known = wanted >= 0  # -1: the output is not finite
+    hits, before = (known & (of.classes == wanted) for of in (shifted, native))
     if native.counts is None:
         return estimate_hit_ratio(hits.numpy(), before.numpy(), seed)
     per_text = [torch.stack([part.sum() for part in torch.split(h.float(), native.counts.tolist())]).numpy()
@@ -93,7 +103,10 @@ def _compare_outputs(shifted: Outcome, native: Outcome, seed: int) -> Estimate:
     assert shifted.output is not None
     assert native.output is not None
     n, k = len(native.output), min(shifted.output.shape[1], native.output.shape[1])
-    gap = (shifted.output[:, :k] - native.output[:, :k]).square().sum(1).reshape(1, n).numpy()
-    error = estimate_ratios(gap, native.output.square().sum(1).numpy(), seed)[0]
+    gap = (shifted.output[:, :k] - native.output[:, :k]).square().sum(1)
+    before = native.output.square().sum(1)
+    if bool(before.isfinite().all()) and not bool(gap.isfinite().all()):
+        return Estimate(-math.inf, -math.inf, -math.inf)
+    error = estimate_ratios(gap.reshape(1, n).numpy(), before.numpy(), seed)[0]
     root = error if error.reason else take_root(error)
     return Estimate(1 - root.value, 1 - root.high, 1 - root.low, root.reason)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suture._base import NO_KEEPER, Keeper, Progress
+from suture._base import NO_KEEPER, Keeper, Progress, SutureError, summarise_error
 from suture.data import Batch, MicroBatch
 from suture.networks import SitedNetwork, disable_gradients
 from suture.numbers import (
@@ -30,13 +30,21 @@ from suture.stitching import Task
 
 STEPS = 4
 """Halvings of the range of severities; between those tried, accuracies and distances are interpolated."""
+FEWEST_EXAMPLES = 10
+"""Smallest number of examples of a natural range: the interval of a distance between fewer says nothing."""
 NO_SHIFT = "no built-in shift knows such inputs; pass ood=OOD(shifts={name: function})"
 
 
-def count_shifted_examples(inputs: Any, of_tokens: bool, own: Mapping[str, Shift], examples: int) -> int:
+def count_shifted_examples(target: SitedNetwork, inputs: Any, task: Task, own: Mapping[str, Shift],
+                           examples: int) -> int:
     """Return the largest number of examples that pass the target network in a search."""
     # Once without a shift; of each kind at severity 1 and at every halving.
-    return examples * (1 + (STEPS + 1) * len({**list_shifts(inputs, of_tokens), **own}))
+    built_in = list_shifts(inputs, task.of_tokens, target.find_text)
+    return examples * (1 + (STEPS + 1) * len({**built_in, **own}))
+
+
+def gather_nothing(piece: Batch, xs: Sequence[Tensor]) -> None:
+    """Gather nothing of a piece."""
 
 
 class _Point(NamedTuple):
@@ -60,9 +68,12 @@ class RangeSearch:
         most: largest number of rows of each example.
         works: relative accuracy from which on it works.
         seed: of random draws.
+        also: function of each piece of the examples and its native representations, so that these need no
+            second pass.
 
     Attributes:
         natives: native rows (n, L, q) of each site.
+        gathered: what `also` returned for each piece.
     """
 
     target: SitedNetwork
@@ -73,13 +84,17 @@ class RangeSearch:
     most: int
     works: float
     seed: int
+    also: Callable[[Batch, Sequence[Tensor]], Any] = gather_nothing
     natives: list[Tensor] = field(init=False)
+    gathered: list[Any] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         # In one batch, because a shift's random draws are those of a batch.
         self._together = join_batches(self.batches)
         self.natives, self._native = self._run(None, "", 0.0)
-        self._moments = [_try_moments(rows) for rows in self.natives]
+        self._too_few = (f"{self.examples} test examples are too few: it takes {FEWEST_EXAMPLES}"
+                         if self.examples < FEWEST_EXAMPLES else "")
+        self._moments = [self._too_few or _try_moments(rows) for rows in self.natives]
 
     @property
     def examples(self) -> int:
@@ -94,27 +109,41 @@ class RangeSearch:
     def find(self, own: Mapping[str, Shift], progress: Progress | None = None,
              keeper: Keeper = NO_KEEPER) -> NaturalRange:
         """Find the natural range with the built-in shifts, and that of the user's `own` shifts."""
-        built_in = list_shifts(self._together[0].target, self.task.of_tokens)
-        shifts, records = {**built_in, **own}, list[dict[str, Any]]()
+        built_in = list_shifts(self._together[0].target, self.task.of_tokens, self.target.find_text)
+        shifts, records = {} if self._too_few else {**built_in, **own}, list[dict[str, Any]]()
         with keeper.keep("natural range", {"kinds": records}) as kept:
             kept.fill_unless_changed()
             for k, (name, shift) in enumerate(shifts.items()):
                 if k >= kept.before:
-                    records.append(self._find_kind(name, shift).as_record())
+                    found = self._find_kind(name, shift) if name in own else self._try_kind(name, shift)
+                    records.append(found.as_record())
                     kept.step(k + 1)
                 if progress:
                     progress("natural range", k + 1, len(shifts))
             kept.finish(len(shifts))
-        found = list(map(ShiftRange.from_record, records))
-        return NaturalRange(VERSION, self.examples, self.works, self.most, tuple(found[:len(built_in)]),
-                            tuple(found[len(built_in):]), "" if built_in else NO_SHIFT)
+        kinds = tuple(map(ShiftRange.from_record, records))
+        return NaturalRange(VERSION, self.examples, self.works, self.most, kinds[:len(built_in)],
+                            kinds[len(built_in):], self._too_few or ("" if built_in else NO_SHIFT))
+
+    def _try_kind(self, name: str, shift: Shift) -> ShiftRange:
+        """Find the range of a built-in shift, which a sound network may not accept: numbers of categories."""
+        try:
+            return self._find_kind(name, shift)
+        except SutureError:
+            raise
+        except Exception as e:
+            return self._make_missing(name, f"the network fails under {name}: {type(e).__name__}: "
+                                      f"{summarise_error(e)}")
+
+    def _make_missing(self, name: str, reason: str) -> ShiftRange:
+        missing = make_missing_estimate(reason)
+        return ShiftRange(name, missing, True, (missing,) * len(self.natives))
 
     def _find_kind(self, name: str, shift: Shift) -> ShiftRange:
         native = _Point(0.0, Estimate(1.0, 1.0, 1.0), (Estimate(0.0, 0.0, 0.0),) * len(self.natives))
         low, high = points = [native, self._try(shift, name, 1.0)]
         if high.works.reason:
-            missing = make_missing_estimate(high.works.reason)
-            return ShiftRange(name, missing, True, (missing,) * len(self.natives))
+            return self._make_missing(name, high.works.reason)
         if high.works.value >= self.works:
             return ShiftRange(name, native.works, False, high.distances)
         for _ in range(STEPS):
@@ -157,21 +186,23 @@ class RangeSearch:
         found: list[list[Tensor]] = []
         outcomes: list[Outcome] = []
 
-        def work(piece: Batch) -> tuple[list[Tensor], Outcome]:
+        def work(piece: Batch) -> tuple[list[Tensor], Outcome, Any]:
             done = self.target.run_full(piece.target)
-            masks = self.target.find_masks(piece.target)
-            xs = [pick_rows(x, shape, masks, self.most) for x, shape in zip(
-                self.target.pick_representations(done), self.target.shapes, strict=True)]
-            return xs, measure_outcome(self.task, done.output, self.target.view_output(piece.source),
-                                       piece.labels)
+            masks, xs = self.target.find_masks(piece.target), self.target.pick_representations(done)
+            rows = [pick_rows(x, shape, masks, self.most)
+                    for x, shape in zip(xs, self.target.shapes, strict=True)]
+            return rows, measure_outcome(self.task, done.output, self.target.view_output(piece.source),
+                                         piece.labels), self.also(piece, xs) if shift is None else None
 
         for k, batch in enumerate(self._together):
             inputs = batch.target if shift is None else apply_shift(shift, name, batch.target, severity,
                                                                     self.seed, k)
-            for _, (xs, outcome) in self.pieces.map(Batch(batch.target, inputs, batch.labels), self.device,
-                                                    work):
-                found.append(xs)
+            for _, (rows, outcome, more) in self.pieces.map(Batch(batch.target, inputs, batch.labels),
+                                                            self.device, work):
+                found.append(rows)
                 outcomes.append(outcome)
+                if shift is None:
+                    self.gathered.append(more)
         return [torch.cat(parts) for parts in zip(*found, strict=True)], Outcome.join(outcomes)
 
 
@@ -179,12 +210,14 @@ def _interpolate(severities: Sequence[float], distances: Sequence[Estimate], at:
     """Return the distance at the value of a severity, in an interval over its whole interval.
 
     Roots are interpolated, because a small shift of representations moves a squared distance by its square.
+    Where representations are not finite, the distance is that at the largest severity before.
     """
-    reason = next((d.reason for d in distances if d.reason), "")
-    if reason:
-        return make_missing_estimate(reason)
-    value, low, high = (float(np.interp(severity, severities, [getattr(d, part)**0.5 for d in distances])**2)
-                        for part, severity in (("value", at.value), ("low", at.low), ("high", at.high)))
+    known = [(s, d) for s, d in zip(severities, distances, strict=True) if not d.reason]
+    if len(known) < 2:  # the first is the one without a shift
+        return make_missing_estimate(distances[-1].reason)
+    value, low, high = (
+        float(np.interp(severity, [s for s, _ in known], [getattr(d, part)**0.5 for _, d in known])**2)
+        for part, severity in (("value", at.value), ("low", at.low), ("high", at.high)))
     return Estimate(value, min(low, value), max(high, value))
 
 

@@ -18,12 +18,14 @@ from suture._base import (
     count_examples,
     expect,
     find_only_input,
-    list_tensors,
     replace_input,
     run_foreign,
+    walk_tensors,
 )
 from suture.data import Tokens, find_input_kind
-from suture.representations import get_token_mask
+from suture.networks import Text
+from suture.ood.auxiliary import describe_form, format_form
+from suture.representations import read_mask
 
 VERSION = "shifts/1"
 """Name of this set of shifts; another set gets another name, because distances are in its units."""
@@ -31,6 +33,8 @@ _COLUMNS = 128
 """Tokens of each text for which numbers are drawn at once."""
 Shift = Callable[[Any, float, torch.Generator], Any]
 """Function from a batch of inputs, a severity in (0, 1] and a generator on the CPU to shifted inputs."""
+_CHANNELS = 1, 3, 4
+"""Numbers of channels of images that may have them on the last axis."""
 _NOISE, _BRIGHTNESS, _CONTRAST, _MIXING = 4.0, 4.0, 10.0, 0.6
 """Standard deviations of noise and brightness, factor of contrast, share of another image, at severity 1."""
 
@@ -130,77 +134,128 @@ TOKEN_SHIFTS: Mapping[str, Callable[[Tokens, float, torch.Generator], Tensor]] =
 DROP = "token drop"
 
 
-def list_shifts(inputs: Any, of_tokens: bool = False) -> dict[str, Shift]:
+def list_shifts(inputs: Any, of_tokens: bool = False,
+                find_text: Callable[[Any], Text | None] = lambda inputs: None) -> dict[str, Shift]:
     """Return the built-in shifts that suit a batch of inputs; none for inputs without a tensor to shift.
+
+    Token ids get the shifts of texts, a single image the shifts of images, and any other tensor of numbers
+    noise. All else stays as it is: a decoder's token ids, masks, and tensors of two values beside others.
 
     Args:
         inputs: of the target network.
         of_tokens: every token has a label of its own, so that dropping one would leave its label behind.
+        find_text: finds token ids that a network takes beside other inputs.
     """
-    kind = find_input_kind(inputs)
-    if kind == "images":
-        return {name: _shift_images(change) for name, change in IMAGE_SHIFTS.items()}
-    if kind == "tokens":
-        found = {name: _shift_tokens(change) for name, change in TOKEN_SHIFTS.items()}
-        masked = get_token_mask(inputs) is not None
-        return found | ({DROP: _drop_tokens} if masked and not of_tokens else {})
-    return {"noise": _shift_all} if any(_is_shifted(t) for t in list_tensors(inputs)) else {}
+    def find(given: Any) -> Text | None:
+        return find_text(given) or _find_only_text(given)
+
+    shifts: dict[str, Shift] = {}
+    text = find(inputs)
+    numbers = _find_numbers(inputs, text)
+    if len(numbers) == 1 and numbers[0].ndim == 4:
+        shifts |= {name: _shift_numbers(change, find) for name, change in IMAGE_SHIFTS.items()}
+    elif numbers:
+        shifts["noise"] = _shift_numbers(_add_noise, find)
+    if text is not None:
+        shifts |= {name: _shift_tokens(change, find) for name, change in TOKEN_SHIFTS.items()}
+        masked = text.mask is not None and text.mask.ndim == 2 and bool((text.mask >= 0).all())
+        if masked and not (of_tokens and text.followed):
+            shifts[DROP] = _drop_tokens(find)
+    return shifts
 
 
 def apply_shift(shift: Shift, name: str, inputs: Any, severity: float, seed: int, batch: int) -> Any:
-    """Return shifted inputs; random draws depend on name, seed and batch alone, not on the severity."""
+    """Return shifted inputs; random draws depend on name, seed and batch alone, not on the severity.
+
+    The shift gets a copy of the inputs, which it may overwrite.
+
+    Raises:
+        SutureError: the shift fails, or returns other examples, shapes or types.
+    """
     digest = hashlib.sha256(f"{seed} {name} {batch}".encode()).digest()
     generator = torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "little"))
     with run_foreign(f"the shift {name!r}"), torch.no_grad():
-        made = shift(inputs, severity, generator)
-    tensors = list(list_tensors(made))
-    expect(bool(tensors) and count_examples(made) == count_examples(inputs),
+        made = shift(convert_tensors(inputs, Tensor.clone), severity, generator)
+    there = next(walk_tensors(made), None) is not None
+    expect(there and count_examples(made) == count_examples(inputs),
            f"as many examples from the shift {name!r}",
-           f"{count_examples(made)} of {count_examples(inputs)}" if tensors else "no tensor",
+           f"{count_examples(made)} of {count_examples(inputs)}" if there else type(made).__name__,
            "return the inputs in the same order")
+    wanted, got = describe_form(inputs), describe_form(made)
+    expect(got == wanted, f"inputs of the same form from the shift {name!r}, per example "
+           f"{format_form(wanted)}", format_form(got), "keep shapes and types")
     return made
 
 
-def _shift_images(change: Callable[[Tensor, float, torch.Generator], Tensor]) -> Shift:
+def _shift_numbers(change: Callable[[Tensor, float, torch.Generator], Tensor],
+                   find: Callable[[Any], Text | None]) -> Shift:
     def shift(inputs: Any, severity: float, generator: torch.Generator) -> Any:
-        own = find_only_input(inputs)
-        made = change(own.float() if own.dtype != torch.float64 else own, severity, generator)
-        whole = not own.is_floating_point()
-        return replace_input(inputs, own, (made.round().clamp(0, 255) if whole else made).to(own.dtype))
+        chosen = {id(t) for t in _find_numbers(inputs, find(inputs))}
+        return convert_tensors(inputs, lambda t: _compute_in_floats(t, change, severity, generator)
+                               if id(t) in chosen else t)
 
     return shift
 
 
-def _shift_tokens(change: Callable[[Tokens, float, torch.Generator], Tensor]) -> Shift:
+def _compute_in_floats(own: Tensor, change: Callable[[Tensor, float, torch.Generator], Tensor],
+                       severity: float, generator: torch.Generator) -> Tensor:
+    last = own.ndim == 4 and own.shape[3] in _CHANNELS and min(own.shape[1:3]) > max(_CHANNELS)
+    x = own.movedim(3, 1) if last else own
+    made = change(x if x.dtype == torch.float64 else x.float(), severity, generator)
+    made = made.movedim(1, 3) if last else made
+    return (made if own.is_floating_point() else made.round().clamp(0, 255)).to(own.dtype)
+
+
+def _shift_tokens(change: Callable[[Tokens, float, torch.Generator], Tensor],
+                  find: Callable[[Any], Text | None]) -> Shift:
     def shift(inputs: Any, severity: float, generator: torch.Generator) -> Any:
-        own, tokens = _read_tokens(inputs)
-        return replace_input(inputs, own, change(tokens, severity, generator).to(own))
+        text = find(inputs)
+        assert text is not None
+        return replace_input(inputs, text.ids, change(_read_tokens(text), severity, generator).to(text.ids))
 
     return shift
 
 
-def _drop_tokens(inputs: Any, severity: float, generator: torch.Generator) -> Any:
-    _, tokens = _read_tokens(inputs)
-    given = find_only_input(inputs)["attention_mask"]
-    kept = ~_choose_tokens(tokens, severity, generator).to(given.device)
-    # Without its first token, a text would seem to be padded on the left, which moves all positions.
-    first = (given != 0).int().argmax(1)
-    kept[torch.arange(len(kept), device=kept.device), first] = True
-    return replace_input(inputs, given, given * kept)
+def _drop_tokens(find: Callable[[Any], Text | None]) -> Shift:
+    def shift(inputs: Any, severity: float, generator: torch.Generator) -> Any:
+        text = find(inputs)
+        assert text is not None
+        assert text.mask is not None
+        kept = ~_choose_tokens(_read_tokens(text), severity, generator).to(text.mask.device)
+        # Without its first token, a text would seem to be padded on the left, which moves all positions.
+        first = (text.mask != 0).int().argmax(1)
+        kept[torch.arange(len(kept), device=kept.device), first] = True
+        return replace_input(inputs, text.mask, text.mask * kept)
+
+    return shift
 
 
-def _read_tokens(inputs: Any) -> tuple[Tensor, Tokens]:
-    given, mask = find_only_input(inputs), get_token_mask(inputs)
-    own = given if isinstance(given, Tensor) else given["input_ids"]
-    return own, Tokens.of(own, torch.ones_like(own, dtype=torch.bool) if mask is None else mask)
+def _find_only_text(inputs: Any) -> Text | None:
+    """Return the token ids of inputs that are nothing else; None for other inputs."""
+    if find_input_kind(inputs) != "tokens":
+        return None
+    given = find_only_input(inputs)
+    return Text(given, None, True) if isinstance(given, Tensor) else Text(
+        given["input_ids"], given.get("attention_mask"), True)
 
 
-def _shift_all(inputs: Any, severity: float, generator: torch.Generator) -> Any:
-    return convert_tensors(inputs, lambda t: _add_noise(t, severity, generator) if _is_shifted(t) else t)
+def _read_tokens(text: Text) -> Tokens:
+    mask = None if text.mask is None else read_mask(text.mask)
+    return Tokens.of(text.ids, torch.ones_like(text.ids, dtype=torch.bool) if mask is None else mask)
 
 
-def _is_shifted(t: Tensor) -> bool:
-    return t.is_floating_point() and t.ndim > 1
+def _find_numbers(inputs: Any, text: Text | None) -> list[Tensor]:
+    """Return the tensors of floating point numbers, and of bytes as images are, without masks and the like.
+
+    Beside a text or other numbers, tensors of one or two values are no content: a mask, an adjacency.
+    """
+    found = [t for t in walk_tensors(inputs) if t.ndim > 1 and (text is None or t is not text.mask)
+             and (t.is_floating_point() or (t.dtype == torch.uint8 and t.ndim > 2))]
+    return [t for t in found if not _has_two_values(t)] if len(found) > (text is None) else found
+
+
+def _has_two_values(t: Tensor) -> bool:
+    return not t.numel() or bool(((t == t.amin()) | (t == t.amax())).all())
 
 
 def check_shifts(given: Any) -> Mapping[str, Shift]:

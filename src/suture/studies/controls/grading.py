@@ -182,7 +182,7 @@ class _Grader:
     def _shift(self) -> Iterator[AlteredSite]:
         """Yield the cells of natural inputs at half the severity that breaks the network, at all sites."""
         first = self.test_batches[0].target
-        shifts = list_shifts(first, self.setup.task.of_tokens)
+        shifts = list_shifts(first, self.setup.task.of_tokens, self.setup.target.find_text)
         for kind in self.paired.range.kinds:
             def change(batch: Batch, k: int, kind: Any = kind) -> Batch:
                 made = apply_shift(shifts[kind.name], kind.name, batch.target, MILD * kind.severity.value,

@@ -16,7 +16,7 @@ from suture.studies.population.members import Member, list_members
 from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.running.engine_choice import find_engine
 from suture.studies.running.engines import Outcome, run_all
-from suture.studies.running.keys import Plan, make_plan
+from suture.studies.running.keys import TaskList, list_tasks
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, Work
 
@@ -43,18 +43,18 @@ def study(given: StudyOptions) -> Study:
     pairs = list_pairs(list(members), given.pairs)
     engine, store = find_engine(given.engine), None if given.folder is None else StudyStore.open(given.folder)
     work = Work(members, given.data, given.test, {name: getattr(given, name) for name in _GIVEN})
-    plan = make_plan(work, pairs, given)
-    about = _describe(members, pairs, plan, given)
+    listed = list_tasks(work, pairs, given)
+    about = _describe(members, pairs, listed, given)
     if store is not None:
         store.write_manifest(about)
     made, failures = dict[PairName, Comparison](), dict(list_broken(about))
     with listen_to_signals():
-        for k, outcome in enumerate(run_all(engine, work, store, plan.tasks, given.progress)):
+        for k, outcome in enumerate(run_all(engine, work, store, listed.tasks, given.progress)):
             _take(outcome, store, made, failures, given)
-            _report(given.progress, k + 1, len(plan.tasks))
+            _report(given.progress, k + 1, len(listed.tasks))
     kept: Mapping[PairName, Comparison] = made
     if store is not None:
-        kept = KeptComparisons({t.pair: store.get_place(t) for t in plan.tasks if t.pair not in failures})
+        kept = KeptComparisons({t.pair: store.get_place(t) for t in listed.tasks if t.pair not in failures})
     return Study.make(about, kept, failures)
 
 
@@ -81,11 +81,12 @@ def _report(progress: Progress | None, done: int, total: int) -> None:
         progress("pairs", done, total)
 
 
-def _describe(members: Mapping[str, Member], pairs: Any, plan: Plan, given: StudyOptions) -> dict[str, Any]:
+def _describe(members: Mapping[str, Member], pairs: Any, listed: TaskList,
+              given: StudyOptions) -> dict[str, Any]:
     """Return what the study consists of, as JSON."""
     return {"networks": {name: dict(member.about) for name, member in members.items()},
             "pairs": [list(pair) for pair in pairs],
-            "tasks": [{"pair": list(t.pair), "key": t.key} for t in plan.tasks],
-            "failed": dict(plan.failed), "notes": list(plan.notes), "created": get_time(),
+            "tasks": [{"pair": list(t.pair), "key": t.key} for t in listed.tasks],
+            "failed": dict(listed.failed), "notes": list(listed.notes), "created": get_time(),
             "settings": given.as_key(), "versions": collect_versions(),
             "folder": None if given.folder is None else str(Path(given.folder))}

@@ -19,7 +19,7 @@ from suture.studies.running.tasks import PairTask, Work
 
 
 @dataclass(frozen=True)
-class Plan:
+class TaskList:
     """The tasks of a study.
 
     Attributes:
@@ -33,7 +33,7 @@ class Plan:
     notes: Sequence[str]
 
 
-def make_plan(work: Work, pairs: Sequence[PairName], settings: Settings) -> Plan:
+def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings) -> TaskList:
     """Open every network once, read the data once, and give each pair its key."""
     hashes, failed = dict[str, str](), dict[str, str]()
     raw = False
@@ -53,7 +53,7 @@ def make_plan(work: Work, pairs: Sequence[PairName], settings: Settings) -> Plan
     tasks = [PairTask(pair, hash_parts({"source": hashes[pair[0]], "target": hashes[pair[1]],
                                         "shared": about}))
              for pair in pairs if not failed.keys() & set(pair)]
-    return Plan(tasks, failed, notes)
+    return TaskList(tasks, failed, notes)
 
 
 def _digest_data(given: Any, name: str, raw: bool, notes: list[str]) -> Any:
