@@ -54,6 +54,7 @@ from suture._base.keeping.kept_file import keep_file as keep_file
 from suture._base.keeping.locks import LOCK as LOCK
 from suture._base.keeping.locks import LockedError as LockedError
 from suture._base.keeping.locks import hold_lock as hold_lock
+from suture._base.keeping.locks import is_held as is_held
 from suture._base.keeping.locks import refuse_held as refuse_held
 from suture._base.keeping.places import check_file as check_file
 from suture._base.keeping.places import check_folder as check_folder

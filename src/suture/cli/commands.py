@@ -33,7 +33,6 @@ from suture.cli.options import (
     read_record,
 )
 from suture.compare import ArrayFile, ArrayOptions, Settings, compare_arrays, hold_folder
-from suture.data import Examples
 from suture.indices import Value, merged_moments
 from suture.indices import compare_arrays as compare_matrices
 from suture.networks import (
@@ -84,9 +83,7 @@ def train(
     kind, _, name = network.partition(":")
     expect(kind == "zoo", "zoo:NAME", repr(network), "train your own networks with your own code")
     check_file(out, ".safetensors")
-    fit, test = (zoo.ImageSet.of(s) if isinstance(s, Examples) else s for s in specs.load_data(data))
-    if not (isinstance(fit, zoo.ImageSet) and isinstance(test, zoo.ImageSet)):
-        raise SutureError(f"expected {data!r} to return two suture.zoo.ImageSet, to train on them")
+    fit, test = specs.as_image_sets(specs.load_data(data), data)
     seed = options["seed"]
     recipe = zoo.DIGITS_RECIPE if data == "digits" else Recipe.paper()
     given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}

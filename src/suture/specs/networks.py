@@ -70,6 +70,11 @@ def _split_kind(spec: str) -> tuple[str, str]:
     return "code", spec
 
 
+def imports_code(spec: str) -> bool:
+    """Return True for a network that a function of the user builds."""
+    return _split_kind(spec)[0] == "code"
+
+
 def _make_no_kind_error(spec: str) -> SutureError:
     """Return the error for a spec without a kind, with the kinds in which its name exists."""
     names = ({"zoo": list(zoo.networks)}

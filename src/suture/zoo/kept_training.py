@@ -38,14 +38,15 @@ def train_and_save(name: str, path: str | Path, seed: int, recipe: Recipe, data:
     """
     path = check_file(path, ".safetensors")
     with keep_file(path, restart, progress) as open_keeper:
-        keeper = open_keeper(_make_key(name, seed, recipe, data[0]), device)
+        keeper = open_keeper(make_training_key(name, seed, recipe, data[0]), device)
         made, report = train_network(name, seed, recipe, data, progress, device=device, keeper=keeper)
         save_weights(made, path, {"seed": str(seed), "accuracy": str(report.accuracy), "network": name,
                                   **(metadata or {})})
     return made, report
 
 
-def _make_key(name: str, seed: int, recipe: Recipe, data: ImageSet) -> dict[str, Any]:
+def make_training_key(name: str, seed: int, recipe: Recipe, data: ImageSet) -> dict[str, Any]:
+    """Return all that decides the weights that a training ends with, but for rounding, as JSON."""
     return {"network": name, "seed": seed, "recipe": dataclasses.asdict(recipe), "suture": version("suture"),
             "torch": torch.__version__,
             "data": hash_tensors([("inputs", data.inputs), ("labels", data.labels)])[:16]}

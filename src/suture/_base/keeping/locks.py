@@ -48,7 +48,7 @@ def hold_lock(place: Path, what: str = "") -> Iterator[str]:
         LockedError: another process holds the lock.
         SutureError: the place cannot be written.
     """
-    path = place / LOCK if not what else place.with_name(f".{place.name}.{what}.lock")
+    path = _name_lock(place, what)
     own = {"process": os.getpid(), "host": socket.gethostname(), "started": find_start(os.getpid()),
            "since": get_time()}
     key, me = path.absolute(), threading.get_ident()
@@ -68,6 +68,16 @@ def hold_lock(place: Path, what: str = "") -> Iterator[str]:
             _HELD.pop(key, None)
             if _read(path) == own:  # else somebody removed it by hand, and another process holds it now
                 path.unlink(missing_ok=True)
+
+
+def is_held(place: Path, what: str = "") -> bool:
+    """Return True if a process holds the lock of a folder or file; arguments as for `hold_lock`."""
+    held = _read(_name_lock(place, what))
+    return held is not None and not _is_stale(held)
+
+
+def _name_lock(place: Path, what: str) -> Path:
+    return place.with_name(f".{place.name}.{what}.lock") if what else place / LOCK
 
 
 def refuse_held(folder: Path) -> None:

@@ -39,12 +39,15 @@ def study(given: StudyOptions) -> Study:
     Raises:
         SutureError: bad input; no pair could be compared.
     """
-    members = list_members(given.networks, given.about or {})
-    pairs = list_pairs(list(members), given.pairs)
+    return run_study(given)
+
+
+def run_study(given: StudyOptions) -> Study:
+    """Do what `study` does, from the record of its arguments."""
+    work, pairs = arrange(given)
     engine, store = find_engine(given.engine), None if given.folder is None else StudyStore.open(given.folder)
-    work = Work(members, given.data, given.test, {name: getattr(given, name) for name in _GIVEN})
     listed = list_tasks(work, pairs, given)
-    about = _describe(members, pairs, listed, given)
+    about = _describe(work.members, pairs, listed, given)
     if store is not None:
         store.write_manifest(about)
     made, failures = dict[PairName, Comparison](), dict(list_broken(about))
@@ -56,6 +59,13 @@ def study(given: StudyOptions) -> Study:
     if store is not None:
         kept = KeptComparisons({t.pair: store.get_place(t) for t in listed.tasks if t.pair not in failures})
     return Study.make(about, kept, failures)
+
+
+def arrange(given: StudyOptions) -> tuple[Work, tuple[PairName, ...]]:
+    """Return what the tasks of a study share, and its pairs."""
+    members = list_members(given.networks, given.about or {})
+    pairs = list_pairs(list(members), given.pairs)
+    return Work(members, given.data, given.test, {name: getattr(given, name) for name in _GIVEN}), pairs
 
 
 def _take(outcome: Outcome, store: StudyStore | None, made: dict[PairName, Comparison],

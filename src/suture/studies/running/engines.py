@@ -49,8 +49,9 @@ def run_task(work: Work, store: StudyStore | None, task: PairTask,
             found = store.find(task)
             if found is None or found.reason:
                 store.set_aside_damaged(task)
+                start = time.perf_counter()
                 work.compare(task.pair, store.get_place(task), progress=progress)
-                found = store.finish(task)
+                found = store.finish(task, seconds=time.perf_counter() - start)
             return Outcome(task, found)
     except LockedError:
         return Outcome(task, None)

@@ -35,15 +35,15 @@ class TaskList:
 
 def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings) -> TaskList:
     """Open every network once, read the data once, and give each pair its key."""
-    hashes, failed = dict[str, str](), dict[str, str]()
+    hashes, failed, notes = dict[str, str](), dict[str, str](), list[str]()
     raw = False
     for name in dict.fromkeys(name for pair in pairs for name in pair):
         try:
             loaded = work.open(name)
             hashes[name], raw = hash_member(loaded), raw or loaded.preprocessing is not None
+            notes += (f"{name}: {note}" for note in loaded.notes)
         except FOREIGN as error:
             failed[name] = str(error) if isinstance(error, SutureError) else describe_error(error)
-    notes: list[str] = []
     sites = hash_object([settings.sites, settings.target_sites]).short
     shared = {"settings": settings.as_key(), "sites": sites,
               "versions": collect_versions(),

@@ -12,11 +12,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from suture._base import SutureError, check_folder, hold_lock, replace_file
+from suture._base import SutureError, check_folder, hold_lock, is_held, replace_file
 from suture.results import Comparison, has_comparison, load, refuse_foreign
 from suture.studies.running.tasks import PairTask, TaskRecord
 
 MANIFEST = "study.json"
+PAIRS, TASKS, NETWORKS = "pairs", "tasks", "networks"
+"""Folders of comparisons, of the records of tasks, and of the weights of networks that a study trains."""
 FORMAT = "suture.study/1"
 _RESULT = "comparison.safetensors"
 
@@ -35,17 +37,22 @@ class StudyStore:
     def open(cls, folder: str | PathLike[str]) -> StudyStore:
         """Return the store of a folder that can be written, before any work."""
         place = check_folder(folder)
-        if place.exists() and any(place.iterdir()) and not (place / MANIFEST).exists():
+        strange = place.exists() and {path.name for path in place.iterdir()} - {PAIRS, TASKS, NETWORKS}
+        if strange and not (place / MANIFEST).exists():
             raise SutureError(f"expected an empty folder or one of a study, got {str(place)!r}; choose "
                               "another folder")
         return cls(place)
 
     def get_place(self, task: PairTask) -> Path:
         """Return the folder of a task's comparison."""
-        return self.folder / "pairs" / task.slug
+        return self.folder / PAIRS / task.slug
+
+    def is_claimed(self, task: PairTask) -> bool:
+        """Return True if a process works on a task."""
+        return is_held(self._get_record(task), "claim")
 
     def _get_record(self, task: PairTask) -> Path:
-        return self.folder / "tasks" / f"{task.slug}.json"
+        return self.folder / TASKS / f"{task.slug}.json"
 
     @contextmanager
     def claim(self, task: PairTask) -> Iterator[None]:
@@ -68,10 +75,10 @@ class StudyStore:
             return record
         return None
 
-    def finish(self, task: PairTask, reason: str = "") -> TaskRecord:
+    def finish(self, task: PairTask, reason: str = "", seconds: float = 0.0) -> TaskRecord:
         """Write and return the record of a task that is done, or that failed for a reason."""
         digest = "" if reason else _hash_file(self.get_place(task) / _RESULT)
-        record = TaskRecord(task.pair, task.key, reason, digest)
+        record = TaskRecord(task.pair, task.key, reason, digest, seconds=seconds)
         _write_checked(self._get_record(task), asdict(record))
         return record
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from suture import specs
 from suture._base import Progress, clean_file_name, get_time, hash_parts
-from suture.compare import compare
+from suture.compare import DryRun, compare, dry_run
 from suture.results import Comparison
 from suture.studies.population.members import Member
 from suture.studies.population.pairs import PairName
@@ -46,6 +46,7 @@ class TaskRecord:
         reason: why it failed, in one line; "" for one that is done.
         digest: of the file of its result.
         computed: when it ended, as text.
+        seconds: that it took.
     """
 
     pair: PairName
@@ -53,6 +54,7 @@ class TaskRecord:
     reason: str = ""
     digest: str = ""
     computed: str = field(default_factory=get_time)
+    seconds: float = 0.0
 
 
 @dataclass(eq=False)
@@ -83,6 +85,15 @@ class Work:
     def compare(self, pair: PairName, folder: Path | None = None, restart: bool = False,
                 progress: Progress | None = None, **more: Any) -> Comparison:
         """Compare the two networks of a pair, each with the preprocessing that it asks for."""
+        return compare(**self._prepare(pair), save_to=folder, restart=restart,
+                       progress=prefix_progress(progress, pair), **{**self.settings, **more})
+
+    def rehearse(self, pair: PairName) -> DryRun:
+        """Return the estimate of a pair's comparison."""
+        return dry_run(**self._prepare(pair), **self.settings)
+
+    def _prepare(self, pair: PairName) -> dict[str, Any]:
+        """Return networks, data and names of a pair as arguments of a comparison."""
         one, other = (self.open(name) for name in pair)
         same = pair[0] == pair[1]
         theirs = one.preprocessing if same else other.preprocessing
@@ -90,9 +101,8 @@ class Work:
         data, test = (None if given is None else
                       specs.prepare_data(given, one.preprocessing, theirs, always=prepared)
                       for given in (self.data, self.test))
-        return compare(one.network, None if same else other.network, data, test, names=pair,
-                       save_to=folder, restart=restart, progress=prefix_progress(progress, pair),
-                       **{**self.settings, **more})
+        return {"source": one.network, "target": None if same else other.network, "data": data, "test": test,
+                "names": pair}
 
     def replace(self, **changes: Any) -> Work:
         return replace(self, _opened={}, **changes)
