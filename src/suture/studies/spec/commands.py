@@ -26,7 +26,8 @@ from suture.studies.spec.training import train_networks
 
 _DAMAGED = r"\.damaged-[0-9a-f]{8}"
 _SLUG = re.compile(rf"(?P<slug>.+-[0-9a-f]{{6}}-[0-9a-f]{{16}})(\.json)?(?P<damaged>{_DAMAGED})?")
-_WEIGHTS = re.compile(rf"\.?(?P<file>.+-[0-9a-f]{{16}}\.safetensors)((?P<damaged>{_DAMAGED})|\.checkpoint-.*)?")
+_WEIGHTS = re.compile(
+    rf"\.?(?P<file>.+-[0-9a-f]{{16}}\.safetensors)((?P<damaged>{_DAMAGED})|\.checkpoint-.*)?")
 
 
 @checked
@@ -83,19 +84,26 @@ def plan_file(spec: StudyFile) -> Plan:
         states[task.pair] = TO_DO if record is None else record.reason or DONE
         if states[task.pair] == DONE:
             sizes.append(sum(file.stat().st_size for file in store.get_place(task).rglob("*")))
-    left, notes, seconds = [pair for pair, state in states.items() if state != DONE], [*listed.notes], 0.0
-    estimate: float | None = seconds
-    if left:
-        try:
-            each = work.rehearse(left[0]).seconds.values()
-            estimate = None if None in each else len(left) * sum(s for s in each if s is not None)
-        except SutureError as error:
-            estimate = None
-            notes.append(f"no time is known: {' into '.join(left[0])}: {error}")
+    left, notes = [pair for pair, state in states.items() if state != DONE], [*listed.notes]
+    seconds = _estimate(work, left, notes)
     size = round(len(left) * sum(sizes) / len(sizes)) if sizes else None
     place = next(part for part in (spec.folder.absolute(), *spec.folder.absolute().parents) if part.exists())
-    return Plan(states, tuple(name for name in work.members if name in untrained), listed.failed, estimate,
+    return Plan(states, tuple(name for name in work.members if name in untrained), listed.failed, seconds,
                 size, shutil.disk_usage(place).free, tuple(notes))
+
+
+def _estimate(work: Work, left: list[PairName], notes: list[str]) -> float | None:
+    """Return the seconds of some pairs by the first that can be estimated; a note says if none can."""
+    problem = ""
+    for pair in left:
+        try:
+            each = list(work.rehearse(pair).seconds.values())
+        except SutureError as error:
+            problem = problem or f"{' into '.join(pair)} cannot be compared: {error}"
+            continue
+        return None if None in each else len(left) * sum(s for s in each if s is not None)
+    notes += filter(None, [problem])
+    return None if left else 0.0
 
 
 def _list(spec: StudyFile) -> tuple[TaskList, Work, set[str]]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import SkipValidation
 from typing_extensions import Doc
 
 from suture import specs
@@ -34,15 +33,18 @@ class NetworkTable:
     train: Annotated[str | None, Doc("Network to train on the data before the pairs: zoo:NAME.")] = None
     weights: Annotated[FilePath | None, Doc("File of the weights of `spec`.")] = None
     checkpoints: Annotated[str | None, Doc(
-        "Glob of files of weights, each of which is a network NAME-FILE, such as runs/a/*.safetensors.")] = None
+        "Glob of files of weights of `spec`, such as runs/a/*.safetensors. Each is a network "
+        "NAME-FILE.")] = None
     pattern: Annotated[str | None, Doc(
         "Pattern of the names of checkpoints whose fields are words about them, such as "
         "epoch-{epoch}.")] = None
     seed: Annotated[Seed | None, Doc("Seed of random weights, and of the training.")] = None
-    seeds: Annotated[Sequence[Seed] | None, Doc("Several seeds, each of which is a network NAME-seedS.")] = None
-    input: Annotated[str | None, Doc("Input in place of what the network asks for: raw, or size=64,...")] = None
+    seeds: Annotated[Sequence[Seed] | None, Doc(
+        "Several seeds, each of which is a network NAME-seedS.")] = None
+    input: Annotated[str | None, Doc(
+        "Input in place of what the network asks for: raw, or size=64,...")] = None
     recipe: Annotated[Mapping[str, Any] | None, Doc("Table of what differs in the recipe of `train`.")] = None
-    about: Annotated[Mapping[str, Any] | None, SkipValidation, Doc(
+    about: Annotated[Mapping[str, Any] | None, Doc(
         "Table of what you say of it, such as {epoch = 10}; columns of the result.")] = None
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 import numpy as np
 
 from suture import specs
-from suture._base import Option, SutureError, list_options, make_unknown_error
+from suture._base import Option, SutureError, list_options, make_unknown_error, show_value
 from suture.indices import open_array_file
 from suture.studies.spec.toml_file import Keys, TomlFile, find_culprit
 
@@ -68,6 +68,8 @@ def _read_value(file: TomlFile, keys: Keys, option: Option, value: Any, inherite
     inner = next((kind for kind in kinds if is_dataclass(kind)), None)
     if isinstance(inner, type) and isinstance(value, Mapping):
         return read_options(file, keys, inner, inner, inherited=inherited)
+    if isinstance(inner, type) and not set(kinds) - {inner, NoneType}:
+        raise file.refuse(keys, f"expected a table [{'.'.join(keys)}], got {show_value(value)}")
     if value == _NONE and NoneType in kinds and option.default is not None:
         return None
     with file.locate(keys):
@@ -75,11 +77,11 @@ def _read_value(file: TomlFile, keys: Keys, option: Option, value: Any, inherite
 
 
 def _find_alone(make: Callable[..., Any], given: Mapping[str, Any], problem: str) -> str | None:
-    """Return the option that alone raises the same error."""
-    for name, value in given.items():
+    """Return the option that alone raises the same error; None if there is none, or it comes without any."""
+    for name, values in (("", {}), *((name, {name: value}) for name, value in given.items())):
         try:
-            make(**{name: value})
+            make(**values)
         except SutureError as error:
             if str(error) == problem:
-                return name
+                return name or None
     return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from suture._base import SutureError, expect
+from suture._base import SutureError, expect, show_value
 
 Keys = tuple[str, ...]
 
@@ -53,7 +53,7 @@ class TomlFile:
         """
         found = _find(self.content, keys, {})
         with self.locate(keys):
-            expect(isinstance(found, Mapping), f"a table [{'.'.join(keys)}]", repr(found))
+            expect(isinstance(found, Mapping), f"a table [{'.'.join(keys)}]", show_value(found))
         return found  # type: ignore[no-any-return]
 
     @contextmanager

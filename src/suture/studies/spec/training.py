@@ -21,9 +21,10 @@ _WAIT = 0.5
 
 def train_networks(networks: Mapping[str, Any], images: tuple[zoo.ImageSet, zoo.ImageSet],
                    device: torch.device, progress: Progress | None = None) -> dict[str, Any]:
-    """Train networks whose weights are missing or damaged; one whose training fails says why when it is built.
+    """Train networks whose weights are missing or damaged.
 
-    A training goes on where it was stopped. One that another process works on is waited for.
+    One whose training fails says why when it is built. A training goes on where it was stopped. One that
+    another process works on is waited for.
     """
     made = dict(networks)
     waiting = [name for name, given in made.items() if isinstance(given, TrainedNetwork)]
@@ -57,11 +58,11 @@ def is_trained(path: Path) -> bool:
         return False
     try:
         zoo.read_weights(path)
-        return True
     except SutureError:
         with suppress(FileNotFoundError):
             path.rename(path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}"))
         return False
+    return True
 
 
 def _prefix(progress: Progress | None, name: str) -> Progress | None:
