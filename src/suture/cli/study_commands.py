@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -55,8 +55,8 @@ def run(spec: SpecArgument) -> None:
     console.print(f"\nresults: {clean(str(given.folder))}", soft_wrap=True)
 
 
-def _print_findings(made: Study, measure: str | None = None, reduce: str = "diagonal") -> None:
-    for sentence in describe_study(made, choose_measure(made, measure), reduce):  # type: ignore[arg-type]
+def _print_findings(made: Study, measure: str | None = None, reduce: Any = "diagonal") -> None:
+    for sentence in describe_study(made, choose_measure(made, measure), reduce):
         console.print(clean(sentence), soft_wrap=True)
 
 
@@ -115,8 +115,9 @@ def report(
     """Table as CSV and a page with the most and least similar pairs, of what is done."""
     given = StudyFile.read(spec)
     made = Study.load(given.folder)
-    table, page = write_study_report(made, out or given.folder, measure, reduce)
-    _print_findings(made, measure, reduce)
+    how: Any = reduce  # which is checked where it is used
+    table, page = write_study_report(made, out or given.folder, measure, how)
+    _print_findings(made, measure, how)
     console.print(f"\ntable: {clean(str(table))}\nreport: {clean(str(page))}", soft_wrap=True)
 
 

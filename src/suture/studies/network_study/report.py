@@ -72,7 +72,8 @@ def describe_study(study: Study, measure: str, reduce: Reduce = "diagonal") -> l
 def _rank_pairs(study: Study, measure: str, reduce: Reduce) -> list[tuple[str, str, float]]:
     """Return pairs of different networks that were compared, with their values, most similar first."""
     matrix, common = study.matrix(measure, reduce), get_measure(measure).common
-    found = [(a, b, float(matrix.loc[a, b])) for a, b in study.pairs if a != b]
+    values, place = matrix.to_numpy(), {name: k for k, name in enumerate(study.networks)}
+    found = [(a, b, float(values[place[a], place[b]])) for a, b in study.pairs if a != b]
     return sorted((each for each in found if not np.isnan(each[2])), key=lambda each: -common(each[2]))
 
 

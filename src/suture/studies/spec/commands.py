@@ -97,6 +97,7 @@ def _estimate(work: Work, left: list[PairName], notes: list[str]) -> float | Non
     problem = ""
     for pair in left:
         try:
+            work.rehearse(pair)  # because the first passes of a process take a hundred times as long
             each = list(work.rehearse(pair).seconds.values())
         except SutureError as error:
             problem = problem or f"{' into '.join(pair)} cannot be compared: {error}"

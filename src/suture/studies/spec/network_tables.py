@@ -129,7 +129,8 @@ def _expand(name: str, table: NetworkTable) -> Iterator[tuple[str, Entry]]:
             given = SpecNetwork(str(table.spec), path, table.seed or 0, table.input)
             yield f"{name}-{short}", Entry(name, given, fields | about)
         return
-    for seed in table.seeds or [table.seed]:
+    each: Sequence[int | None] = table.seeds or [table.seed]
+    for seed in each:
         own = name if table.seeds is None else f"{name}-seed{seed}"
         words = about if seed is None else {"seed": seed} | about
         if table.train is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from suture import specs
 from suture._base import Option, SutureError, list_options, make_unknown_error, show_value
 from suture.indices import open_array_file
-from suture.studies.spec.toml_file import Keys, TomlFile, find_culprit
+from suture.studies.spec.toml_file import Keys, TomlFile
 
 R = TypeVar("R")
 _NOT_TEXT = ("names", "progress", "own", "shifts")
@@ -59,7 +59,7 @@ def read_options(file: TomlFile, keys: Keys, record: type[Any], make: Callable[.
     try:
         return make(**given)
     except SutureError as error:
-        culprit = _find_alone(make, given, str(error)) or find_culprit(table, str(error))
+        culprit = _find_culprit(make, given, str(error))
         raise file.refuse((*keys, culprit) if culprit else keys, str(error)) from error
 
 
@@ -76,12 +76,16 @@ def _read_value(file: TomlFile, keys: Keys, option: Option, value: Any, inherite
         return _READERS[option.name](value) if option.name in _READERS else value
 
 
-def _find_alone(make: Callable[..., Any], given: Mapping[str, Any], problem: str) -> str | None:
-    """Return the option that alone raises the same error; None if there is none, or it comes without any."""
-    for name, values in (("", {}), *((name, {name: value}) for name, value in given.items())):
-        try:
-            make(**values)
-        except SutureError as error:
-            if str(error) == problem:
-                return name or None
+def _find_culprit(make: Callable[..., Any], given: Mapping[str, Any], problem: str) -> str | None:
+    """Return the key without which there is no error, else the first without which it is another."""
+    without = {name: _find_problem(make, {n: v for n, v in given.items() if n != name}) for name in given}
+    right = (name for name, left in without.items() if left is None)
+    return next(right, next((name for name, left in without.items() if left != problem), None))
+
+
+def _find_problem(make: Callable[..., Any], given: Mapping[str, Any]) -> str | None:
+    try:
+        make(**given)
+    except SutureError as error:
+        return str(error)
     return None

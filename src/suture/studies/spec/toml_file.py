@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -85,11 +84,6 @@ class TomlFile:
                 return before + 1
             before = n
         return 1
-
-
-def find_culprit(names: Mapping[str, Any], problem: str) -> str | None:
-    """Return the first of some keys that a message names."""
-    return next((name for name in names if re.search(rf"\b{re.escape(name)}\b", problem)), None)
 
 
 def _find(content: Any, keys: Keys, default: Any = None) -> Any:
