@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 import suture
-from suture import Study, SutureError, zoo
+from suture import Study, SutureError, specs, zoo
+from suture.networks import Recipe
 from suture.studies.network_study.result import read_tasks
+from suture.studies.population.sources import SpecNetwork, TrainedNetwork
 from suture.studies.running import tasks
 from suture.studies.running.store import StudyStore
 from suture.studies.spec import training
@@ -130,6 +133,10 @@ def test_networks_are_trained_before_the_pairs(tmp_path: Path, command: Command,
         return whole(name, path, seed, *given, **named)
 
     monkeypatch.setattr(training.zoo, "train_and_save", train)
+    built: list[str] = []
+    build = specs.build_network
+    monkeypatch.setattr(specs, "build_network",
+                        lambda spec, **named: built.append(str(named["weights"])) or build(spec, **named))
     _, out, _ = command("study", "plan", "t.toml")
     assert "to train first: r-seed0, r-seed1" in out
     assert seen == []
@@ -137,6 +144,9 @@ def test_networks_are_trained_before_the_pairs(tmp_path: Path, command: Command,
     assert command("study", "run", "t.toml")[0] == 0
     assert "2 of 2 networks trained" in command("study", "status", "t.toml")[1]
     assert Study.load("t").about["seed"].tolist() == [0, 1]
+    built.clear()
+    assert command("study", "run", "t.toml")[0] == 0
+    assert built == []  # neither trained nor built to learn that nothing has changed
     path.write_text(TRAINED.replace("[0, 1]", "[0, 1, 7]"))
     assert "r-seed7 cannot be built: its training failed: diverged" in command("study", "run", "t.toml")[1]
     assert (seen, counted) == ([0, 1, 7], [("r-seed0", "r-seed1")])
@@ -149,7 +159,42 @@ def test_networks_are_trained_before_the_pairs(tmp_path: Path, command: Command,
     _, out, _ = command("study", "gc", "t.toml")
     assert ("r-seed0" in out, "r-seed1" in out.replace("r-seed0--r-seed1", "")) == (True, False)
     command("study", "gc", "t.toml", "--yes")
-    assert [p.name[:7] for p in Path("t/networks").iterdir()] == ["r-seed1"]
+    assert sorted(p.name[:7] for p in Path("t/networks").iterdir()) == ["known.j", "r-seed1"]
+
+
+def test_a_network_is_known_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    given = SpecNetwork("zoo:resnet_digits", path)
+    assert given.find_stamp() is None  # no such file
+    stamps = []
+    for seed in (0, 1):
+        zoo.save_weights(zoo.build("resnet_digits", seed), path)
+        stamps += [given.find_stamp(), given.find_stamp()]
+    assert stamps[0] == stamps[1] != stamps[2]
+    others = [SpecNetwork("zoo:resnet20", path), SpecNetwork("zoo:resnet_digits", path, 1),
+              SpecNetwork("zoo:resnet_digits", path, 0, "raw"), SpecNetwork("zoo:resnet_digits")]
+    found = [given.find_stamp(), given.find_stamp(tiny.image_sets()[0]), *(o.find_stamp() for o in others)]
+    assert len(set(found)) == len(found)
+    assert SpecNetwork("tests.support.tiny:network").find_stamp() is None
+
+
+def test_a_training_of_another_process_is_waited_for(tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tiny.image_sets()
+    recipe = Recipe(epochs=1)
+    given = TrainedNetwork("resnet_digits", recipe, tmp_path / "networks" / "w.safetensors")
+    lock = given.path.with_name(".w.safetensors.writing.lock")
+    lock.parent.mkdir()
+    lock.write_text('{"process": 1, "host": "elsewhere"}')
+
+    def end_it(seconds: float) -> None:
+        zoo.save_weights(zoo.build("resnet_digits", 0, classes=3, in_channels=2), given.path)
+        lock.unlink()
+
+    monkeypatch.setattr(training.time, "sleep", end_it)
+    monkeypatch.setattr(training.zoo, "train_and_save", None)
+    assert training.train_networks({"a": given}, images, torch.device("cpu")) == {"a": given}
+    assert given.build(images[0]).network.fc.out_features == 3
 
 
 def test_gc_lists_first_and_removes_only_what_nothing_names(spec: Path, command: Command) -> None:

@@ -188,6 +188,16 @@ def test_a_file_that_is_no_study(write: Write, text: str, named: str) -> None:
         StudyFile.read(Path("my.toml"))
 
 
+def test_the_file_of_the_docs(write: Write, tmp_path: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "studies.md"
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "epoch-2.pt").touch()
+    text = page.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
+    made = StudyFile.read(write(text))
+    assert list(made.networks) == ["seed-seed0", "seed-seed1", "seed-seed2", "run-epoch-2", "published"]
+    assert made.networks["run-epoch-2"].about == {"epoch": 2, "width": 64}
+
+
 def test_lines_of_keys(tmp_path: Path) -> None:
     path = tmp_path / "a.toml"
     text = '# "a"\nx.y = """\n[z]\nz = 1\n"""\n\n["q r".s]\nt = [\n 1,\n]\nu = {v = 1}\n'

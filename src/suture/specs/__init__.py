@@ -8,5 +8,6 @@ from suture.specs.data import load_inputs as load_inputs
 from suture.specs.data import runs_code as runs_code
 from suture.specs.network_spec import LoadedNetwork as LoadedNetwork
 from suture.specs.networks import build_network as build_network
+from suture.specs.networks import find_sizes as find_sizes
 from suture.specs.networks import imports_code as imports_code
 from suture.specs.prepared_data import prepare_data as prepare_data

@@ -46,13 +46,18 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
         seed: seed of random weights.
     """
     kind, name = _split_kind(spec)
-    channels = like.inputs.shape[1] if isinstance(like, zoo.ImageSet) else getattr(like, "channels", None)
     file = None if weights is None else Path(weights)
-    parsed = ParsedSpec(spec, name, getattr(like, "classes", None), channels, seed, file)
+    parsed = ParsedSpec(spec, name, *find_sizes(like), seed, file)
     made = _MAKERS[kind](parsed)
     if file is not None and kind != "hf":
         made = replace(made, notes=(*made.notes, *_load_weights(made.network, file, parsed)))
     return made
+
+
+def find_sizes(like: Any) -> tuple[int | None, int | None]:
+    """Return the numbers of classes and channels of data; None where they are unknown."""
+    channels = like.inputs.shape[1] if isinstance(like, zoo.ImageSet) else getattr(like, "channels", None)
+    return getattr(like, "classes", None), channels
 
 
 def _split_kind(spec: str) -> tuple[str, str]:

@@ -46,10 +46,13 @@ def run_study(given: StudyOptions) -> Study:
     """Do what `study` does, from the record of its arguments."""
     work, pairs = arrange(given)
     engine, store = find_engine(given.engine), None if given.folder is None else StudyStore.open(given.folder)
-    listed = list_tasks(work, pairs, given)
+    known = {} if store is None else store.read_known()
+    listed = list_tasks(work, pairs, given, known)
     about = _describe(work.members, pairs, listed, given)
     if store is not None:
         store.write_manifest(about)
+        if listed.known != known:
+            store.write_known(listed.known)
     made, failures = dict[PairName, Comparison](), dict(list_broken(about))
     with listen_to_signals():
         for k, outcome in enumerate(run_all(engine, work, store, listed.tasks, given.progress)):

@@ -63,6 +63,11 @@ class Member:
         return specs.LoadedNetwork(network, preprocessing, self.name)
 
 
+    def find_stamp(self, like: Any = None) -> str | None:
+        """Return a hash of all that decides the network, without building it; None if that is unknown."""
+        return self.given.find_stamp(like) if isinstance(self.given, NetworkSource) else None
+
+
 def hash_member(loaded: specs.LoadedNetwork) -> str:
     """Return 16 hex digits of all of a network that decides its numbers: weights, structure, code, input."""
     own = hash_network(loaded.network)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from suture import specs
-from suture._base import SutureError
+from suture import specs, zoo
+from suture._base import SutureError, hash_parts
+from suture.compare import collect_versions
 from suture.data import parse_preprocessing
 from suture.networks import Recipe
 
@@ -19,6 +22,10 @@ class NetworkSource(ABC):
     @abstractmethod
     def build(self, like: Any = None) -> specs.LoadedNetwork:
         """Return the network, made for the classes and channels of the data `like`."""
+
+    def find_stamp(self, like: Any = None) -> str | None:
+        """Return a hash of all that decides the network, without building it; None if that is unknown."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,21 @@ class SpecNetwork(NetworkSource):
     def build(self, like: Any = None) -> specs.LoadedNetwork:
         made = specs.build_network(self.spec, weights=self.weights, like=like, seed=self.seed)
         return made if self.input is None else replace(made, preprocessing=parse_preprocessing(self.input))
+
+    def find_stamp(self, like: Any = None) -> str | None:
+        """Return the hash of a network of the zoo; others hold code that only they themselves show."""
+        kind, _, name = self.spec.partition(":")
+        if kind != "zoo" or name not in zoo.networks:
+            return None
+        try:
+            code = Path(inspect.getfile(zoo.networks[name].make)).read_bytes()
+            weights = b"" if self.weights is None else self.weights.read_bytes()
+        except (OSError, TypeError):
+            return None
+        digests = [hashlib.sha256(content).hexdigest() for content in (code, weights)]
+        return hash_parts({"spec": self.spec, "weights": str(self.weights), "seed": self.seed,
+                           "input": self.input, "sizes": list(specs.find_sizes(like)), "digests": digests,
+                           "versions": collect_versions()})
 
 
 @dataclass(frozen=True)
@@ -62,7 +84,14 @@ class TrainedNetwork(NetworkSource):
     def build(self, like: Any = None) -> specs.LoadedNetwork:
         if not self.path.exists():
             raise SutureError(f"zoo:{self.name} with seed {self.recipe.seed} is not trained yet")
-        return replace(self.untrained, weights=self.path).build(like)
+        return self._trained.build(like)
+
+    def find_stamp(self, like: Any = None) -> str | None:
+        return self._trained.find_stamp(like)
+
+    @property
+    def _trained(self) -> SpecNetwork:
+        return replace(self.untrained, weights=self.path)
 
 
 @dataclass(frozen=True)

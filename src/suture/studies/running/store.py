@@ -19,6 +19,7 @@ from suture.studies.running.tasks import PairTask, TaskRecord
 MANIFEST = "study.json"
 PAIRS, TASKS, NETWORKS = "pairs", "tasks", "networks"
 """Folders of comparisons, of the records of tasks, and of the weights of networks that a study trains."""
+KNOWN = "known.json"
 FORMAT = "suture.study/1"
 _RESULT = "comparison.safetensors"
 
@@ -95,6 +96,14 @@ class StudyStore:
                 load(place)
         except SutureError:
             place.rename(place.with_name(f"{place.name}.damaged-{secrets.token_hex(4)}"))
+
+    def read_known(self) -> dict[str, Any]:
+        """Read what `list_tasks` knows of networks by their stamps."""
+        return _read_checked(self.folder / NETWORKS / KNOWN) or {}
+
+    def write_known(self, known: Mapping[str, Any]) -> None:
+        """Write what `list_tasks` knows of networks by their stamps."""
+        _write_checked(self.folder / NETWORKS / KNOWN, known)
 
     def write_manifest(self, about: Mapping[str, Any]) -> None:
         """Write what the study consists of."""

@@ -88,7 +88,7 @@ class Work:
         return compare(**self._prepare(pair), save_to=folder, restart=restart,
                        progress=prefix_progress(progress, pair), **{**self.settings, **more})
 
-    def rehearse(self, pair: PairName) -> DryRun:
+    def estimate(self, pair: PairName) -> DryRun:
         """Return the estimate of a pair's comparison."""
         return dry_run(**self._prepare(pair), **self.settings)
 

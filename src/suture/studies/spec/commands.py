@@ -19,7 +19,7 @@ from suture.studies.network_study.result import Study, list_broken, read_tasks
 from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.population.sources import TrainedNetwork
 from suture.studies.running.keys import TaskList, list_tasks
-from suture.studies.running.store import MANIFEST, NETWORKS, PAIRS, TASKS, StudyStore
+from suture.studies.running.store import KNOWN, MANIFEST, NETWORKS, PAIRS, TASKS, StudyStore
 from suture.studies.running.tasks import PairTask, Work
 from suture.studies.spec.study_file import StudyFile
 from suture.studies.spec.training import train_networks
@@ -43,7 +43,7 @@ def run_file(spec: StudyFile, progress: Progress | None = None) -> Study:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedRun:
     """What a run would do.
 
     Attributes:
@@ -74,7 +74,7 @@ DONE, TO_DO = "done", "to do"
 
 
 @checked
-def plan_file(spec: StudyFile) -> Plan:
+def plan_file(spec: StudyFile) -> PlannedRun:
     """Say what a run of a file would do; nothing is run or trained but a few examples of one pair."""
     listed, work, untrained = _list(spec)
     store = StudyStore.open(spec.folder)
@@ -88,8 +88,9 @@ def plan_file(spec: StudyFile) -> Plan:
     seconds = _estimate(work, left, notes)
     size = round(len(left) * sum(sizes) / len(sizes)) if sizes else None
     place = next(part for part in (spec.folder.absolute(), *spec.folder.absolute().parents) if part.exists())
-    return Plan(states, tuple(name for name in work.members if name in untrained), listed.failed, seconds,
-                size, shutil.disk_usage(place).free, tuple(notes))
+    to_train = tuple(name for name in work.members if name in untrained)
+    return PlannedRun(states, to_train, listed.failed, seconds, size, shutil.disk_usage(place).free,
+                      tuple(notes))
 
 
 def _estimate(work: Work, left: list[PairName], notes: list[str]) -> float | None:
@@ -97,8 +98,8 @@ def _estimate(work: Work, left: list[PairName], notes: list[str]) -> float | Non
     problem = ""
     for pair in left:
         try:
-            work.rehearse(pair)  # because the first passes of a process take a hundred times as long
-            each = list(work.rehearse(pair).seconds.values())
+            work.estimate(pair)  # because the first passes of a process take a hundred times as long
+            each = list(work.estimate(pair).seconds.values())
         except SutureError as error:
             problem = problem or f"{' into '.join(pair)} cannot be compared: {error}"
             continue
@@ -113,7 +114,7 @@ def _list(spec: StudyFile) -> tuple[TaskList, Work, set[str]]:
     untrained = {name: source.untrained for name, source in given.networks.items()
                  if isinstance(source, TrainedNetwork) and not source.path.exists()}
     work, pairs = arrange(replace(given, networks={**given.networks, **untrained}))
-    listed = list_tasks(work, pairs, given)
+    listed = list_tasks(work, pairs, given, StudyStore(spec.folder).read_known())
     random = {f"{name}: " for name in untrained}
     return (replace(listed, notes=[n for n in listed.notes if not n.startswith(tuple(random))]), work,
             set(untrained))
@@ -199,7 +200,8 @@ def list_garbage(spec: StudyFile) -> list[Path]:
              and (named["damaged"] or not (named["slug"] in kept or named["slug"].startswith(unknown)))
              and not is_held(spec.folder / TASKS / f"{named['slug']}.json", "claim")]
     found += _list_weights(spec.folder / NETWORKS, spec.open())
-    return found + sorted(spec.folder.glob(f"{MANIFEST}.damaged-*"))
+    return found + [path for name in (MANIFEST, f"{NETWORKS}/{KNOWN}")
+                    for path in sorted(spec.folder.glob(f"{name}.damaged-*"))]
 
 
 def _list_weights(folder: Path, given: StudyOptions) -> Iterator[Path]:
