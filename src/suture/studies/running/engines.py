@@ -72,8 +72,17 @@ class Serial:
 
 def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
             progress: Progress | None = None) -> Iterator[Outcome]:
-    """Run all tasks, and wait at the end for those that other processes work on."""
-    waiting = list(tasks)
+    """Run all tasks, and wait at the end for those that other processes work on.
+
+    Results that are there come first, so that no engine is started for them.
+    """
+    waiting = []
+    for task in tasks:
+        record = None if store is None else store.find(task)
+        if record is None or record.reason:
+            waiting.append(task)
+        else:
+            yield Outcome(task, record)
     while waiting:
         busy = []
         for outcome in engine.run(work, store, waiting, progress):
