@@ -229,6 +229,14 @@ def test_bad_input_is_one_line_and_2(spec: Path, command: Command, words: Any, t
         assert (code, err.count("\n")) == (2, 1)
 
 
+@pytest.mark.parametrize("words", [(), ("runn",), ("run",), ("report", "s.toml", "--measure", "ckaa")])
+def test_a_bad_command_line_is_one_line_and_2(spec: Path, command: Command, words: Any) -> None:
+    if words[:1] == ("report",):
+        command("study", "run", "s.toml")
+    code, _, err = command("study", *words)
+    assert (code, err.count("\n")) == (2, 1)
+
+
 def test_another_folder_is_refused(spec: Path, command: Command) -> None:
     Path("s").mkdir()
     Path("s/thesis.txt").write_text("mine")

@@ -26,7 +26,7 @@ from suture.studies import (
 )
 
 SpecArgument = Annotated[Path, typer.Argument(help="TOML file of the study (docs/studies.md).")]
-group = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+group = typer.Typer(rich_markup_mode=None)
 app.add_typer(group, name="study")
 _BARS = 6
 """Bars that are shown at once."""

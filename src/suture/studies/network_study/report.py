@@ -57,6 +57,11 @@ def choose_measure(study: Study, measure: str | None = None) -> str:
 
 def describe_study(study: Study, measure: str, reduce: Reduce = "diagonal") -> list[str]:
     """Return what a study found, in sentences: most and least similar pairs, and failures."""
+    return [*_list_findings(study, measure, reduce),
+            *(f"{a} into {b} failed: {reason}" for (a, b), reason in study.failures.items())]
+
+
+def _list_findings(study: Study, measure: str, reduce: Reduce) -> list[str]:
     ranked = _rank_pairs(study, measure, reduce)
     label = get_measure(measure).label
     found = [f"{len(study.pairs)} pairs of {len(study.networks)} networks were compared."]
@@ -66,7 +71,7 @@ def describe_study(study: Study, measure: str, reduce: Reduce = "diagonal") -> l
             found.append(f"Least similar: {_list_pairs(ranked[:-_SHOWN - 1:-1])}.")
     else:
         found.append(f"No pair of different networks has a value of {label}.")
-    return found + [f"{a} into {b} failed: {reason}" for (a, b), reason in study.failures.items()]
+    return found
 
 
 def _rank_pairs(study: Study, measure: str, reduce: Reduce) -> list[tuple[str, str, float]]:
@@ -90,16 +95,16 @@ def _format_table(study: Study) -> bytes:
 
 
 def _list_sections(study: Study, measure: str, reduce: Reduce) -> Iterator[str]:
-    sentences = describe_study(study, measure, reduce)
-    kept = [s for s in sentences if "failed: " not in s] if study.failures else sentences
-    yield f"<h1>{_clean(sentences[1])}</h1>"
-    yield from (f"<p>{_clean(text)}</p>" for k, text in enumerate(kept) if k != 1)
+    count, first, *more = _list_findings(study, measure, reduce)
+    yield f"<h1>{_clean(first)}</h1>"
+    yield from (f"<p>{_clean(text)}</p>" for text in (*more, count))
     if study.failures:
         yield "<h2>Failed pairs</h2>"
         yield _make_table(["source", "target", "reason"],
                           [[a, b, reason] for (a, b), reason in study.failures.items()])
     yield f"<h2>{_clean(get_measure(measure).label)}</h2>"
-    yield f"<p>{_clean(get_measure(measure).direction)}. Rows are sources, columns targets.</p>"
+    yield (f"<p>More similar: {_clean(get_measure(measure).direction)}. Rows are sources, columns "
+           "targets.</p>")
     matrix = study.matrix(measure, reduce)
     yield _make_table(["", *study.networks], [[name, *("" if np.isnan(v) else f"{v:.3f}" for v in row)]
                                               for name, row in zip(study.networks, matrix.to_numpy(),
