@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from suture import zoo
-from suture._base import Progress, SutureError, check_file, check_folder, hold_lock, listen_to_signals
+from suture._base import Progress, check_file, check_folder, hold_lock, listen_to_signals
 from suture.compare import compare
-from suture.networks import compute_accuracy
 from suture.results import Comparison, ReportOptions, write_report
 from suture.stitching import TaskRecipe
 
@@ -56,10 +51,12 @@ def _run(folder: Path, seed: int, device: str, recipe: TaskRecipe, progress: Pro
          report: ReportOptions | None, restart: bool) -> DemoResult:
     accuracies: dict[str, float] = {}
     networks = {}
-    for k, name in enumerate("AB"):
-        networks[name], accuracies[name] = _load_or_train(folder / f"{name}.safetensors", 2 * seed + k,
-                                                          name, progress, restart)
     train, test = zoo.digits("train"), zoo.digits("test")
+    for k, name in enumerate("AB"):
+        networks[name], trained = zoo.train_and_save(
+            NETWORK, folder / f"{name}.safetensors", 2 * seed + k, zoo.DIGITS_RECIPE, (train, test),
+            _prefix_progress(progress, f"network {name}"), restart=restart)
+        accuracies[name] = trained.accuracy
     made: dict[str, Comparison] = {}
     for (a, b), sites in PAIRS.items():
         place = folder / f"{a}-{b}"
@@ -77,28 +74,3 @@ def _prefix_progress(progress: Progress | None, prefix: str) -> Progress | None:
         return None
     inner = progress
     return lambda stage, done, total: inner(f"{prefix}: {stage}", done, total)
-
-
-def _load_or_train(path: Path, seed: int, name: str, progress: Progress | None,
-                   restart: bool) -> tuple[nn.Module, float]:
-    train, test = zoo.digits("train"), zoo.digits("test")
-    if path.exists() and not restart:
-        network = zoo.build(NETWORK, seed)
-        metadata = zoo.load_weights(network, path)
-        changed = next((k for k, v in _describe_training(seed).items() if metadata.get(k) != v), None)
-        if changed is not None:
-            raise SutureError(f"{str(path)!r} holds weights of another {changed}; choose another "
-                              "--out, remove it, or write --restart")
-        if progress:
-            progress(f"network {name}: taken over: weights ({path.name})", 1, 1)
-        return network, compute_accuracy(network, test.inputs, test.labels)
-    network, report = zoo.train_and_save(NETWORK, path, seed, zoo.DIGITS_RECIPE, (train, test),
-                                         _prefix_progress(progress, f"network {name}"), restart=restart,
-                                         metadata=_describe_training(seed))
-    return network, report.accuracy
-
-
-def _describe_training(seed: int) -> dict[str, str]:
-    """Return all that decides the weights of a network of the demo."""
-    return {"seed": str(seed), "network": NETWORK, "recipe": repr(zoo.DIGITS_RECIPE),
-            "version of suture": version("suture"), "version of torch": torch.__version__}
