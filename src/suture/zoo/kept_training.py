@@ -109,8 +109,8 @@ class _Files:
     keep: tuple[int, ...]
 
     def save(self, path: Path, network: nn.Module, history: History, accuracy: float) -> None:
-        told = json.dumps([history.losses, history.accuracies])
-        save_weights(network, path, {**self.key, **self.others, "accuracy": str(accuracy), "history": told,
+        words = json.dumps([history.losses, history.accuracies])
+        save_weights(network, path, {**self.key, **self.others, "accuracy": str(accuracy), "history": words,
                                      "epoch": str(len(history.losses))})
 
     def save_epoch(self, network: nn.Module, history: History) -> None:
