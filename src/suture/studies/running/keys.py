@@ -8,13 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from suture._base import FOREIGN, SutureError, describe_error, hash_object, hash_parts
-from suture.compare import Settings, collect_versions
-from suture.data import Batches, Prepared
-from suture.studies.population.members import hash_member
+from suture._base import FOREIGN, SutureError, fingerprint_network, hash_object, hash_parts
+from suture.compare import Settings, collect_versions, describe_preparation
+from suture.data import Batches, Paired, Prepared
+from suture.specs import LoadedNetwork
+from suture.studies.population.members import Member, hash_member
 from suture.studies.population.pairs import PairName
+from suture.studies.running.engines import explain_failure
 from suture.studies.running.tasks import PairTask, Work
 
 
@@ -35,25 +37,34 @@ class TaskList:
 
 def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings) -> TaskList:
     """Open every network once, read the data once, and give each pair its key."""
-    hashes, failed = dict[str, str](), dict[str, str]()
-    raw = False
+    hashes, weights, failed = dict[str, str](), dict[str, str](), dict[str, str]()
+    own = ""
     for name in dict.fromkeys(name for pair in pairs for name in pair):
         try:
             loaded = work.open(name)
-            hashes[name], raw = hash_member(loaded), raw or loaded.preprocessing is not None
+            hashes[name], weights[name] = hash_member(loaded), _fingerprint(work.members[name], loaded)
+            own = own or (name if loaded.preprocessing is not None else "")
         except FOREIGN as error:
-            failed[name] = str(error) if isinstance(error, SutureError) else describe_error(error)
+            failed[name] = explain_failure(error)
+    for given in (work.data, work.test):
+        if own and isinstance(given, Prepared | Paired):
+            raise SutureError(f"expected raw examples, as {own!r} brings its own preprocessing, got "
+                              f"{type(given).__name__}; give them, or networks without preprocessing")
     notes: list[str] = []
     sites = hash_object([settings.sites, settings.target_sites]).short
     shared = {"settings": settings.as_key(), "sites": sites,
               "versions": collect_versions(),
-              "data": [_digest_data(given, name, raw, notes) for given, name in
-                       ((work.data, "data"), (work.test, "test data"))]}
+              "data": [[describe_preparation(given), _digest_data(given, name, bool(own), notes)]
+                       for given, name in ((work.data, "data"), (work.test, "test data"))]}
     about = hash_parts(shared)
     tasks = [PairTask(pair, hash_parts({"source": hashes[pair[0]], "target": hashes[pair[1]],
-                                        "shared": about}))
+                                        "shared": about}), (weights[pair[0]], weights[pair[1]]))
              for pair in pairs if not failed.keys() & set(pair)]
     return TaskList(tasks, failed, notes)
+
+
+def _fingerprint(member: Member, loaded: LoadedNetwork) -> str:
+    return "" if isinstance(member.given, nn.Module) else fingerprint_network(loaded.network)
 
 
 def _digest_data(given: Any, name: str, raw: bool, notes: list[str]) -> Any:
