@@ -73,8 +73,8 @@ def _explain(done: int, total: int, folder: Any) -> str:
     """Say what was kept of a study that was interrupted, and how to go on."""
     if folder is None:
         return f"interrupted after {done} of {total} pairs; nothing is kept without folder='study'"
-    return (f"interrupted after {done} of {total} pairs, which are kept in {str(folder)!r}; the same call goes "
-            "on from there")
+    return (f"interrupted after {done} of {total} pairs, which are kept in {str(folder)!r}; the same call "
+            "goes on from there")
 
 
 def _take(outcome: Outcome, store: StudyStore | None, made: dict[PairName, Comparison],

@@ -9,8 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from suture._base import FOREIGN, SutureError, fingerprint_network, hash_object, hash_parts
+from suture._base import (
+    FOREIGN,
+    SutureError,
+    count_examples,
+    fingerprint_network,
+    hash_object,
+    hash_parts,
+)
 from suture.compare import Settings, collect_versions, describe_preparation
 from suture.data import Batches, Paired, Prepared
 from suture.specs import LoadedNetwork
@@ -68,16 +76,28 @@ def _fingerprint(member: Member, loaded: LoadedNetwork) -> str:
 
 
 def _digest_data(given: Any, name: str, raw: bool, notes: list[str]) -> Any:
-    """Return digests of one pass over data; new ones in every run for data that change by themselves."""
+    """Return digests of one pass over data, in any order if loaders shuffle them.
+
+    For data that change by themselves they are new in every call.
+    """
     if given is None:
         return None
     batches = Batches(Prepared(given, _forget) if raw else given, name=name, watched=True)
-    if batches.is_random():
-        notes.append(f"the {name} come otherwise in every pass, so that earlier results cannot be taken over")
-        return secrets.token_hex(8)
-    return batches.read_again().as_record()
+    seen, changes = batches.read_again(), batches.is_random()
+    if not changes and _hash_first(batches) == _hash_first(batches):
+        return seen.as_record()
+    loader = given.data if isinstance(given, Prepared) else given
+    if not (changes and isinstance(loader, DataLoader)) and batches.read_again().any_order == seen.any_order:
+        return {"examples": seen.examples, "any_order": seen.any_order, "batches": seen.batches}
+    notes.append(f"the {name} come otherwise in every pass, so that earlier results cannot be taken over")
+    return secrets.token_hex(8)
+
+
+def _hash_first(batches: Batches) -> str:
+    first = next(iter(batches))
+    return hash_object([first.source if first.raw is None else first.raw, first.labels]).state
 
 
 def _forget(raw: Any) -> Tensor:
     """Prepare nothing, because only the raw examples are read."""
-    return torch.zeros(len(raw), 1)
+    return torch.zeros(count_examples(raw), 1)

@@ -56,8 +56,9 @@ class Processes:
             doubtful = [task for task in waiting if losses[task]]
             running: dict[Future[Outcome], PairTask] = {}
             workers = 1 if doubtful else min(self.workers, len(waiting))
+            threads = max(1, torch.get_num_threads() // self.workers)
             try:
-                with _open_pool(workers, sent, store, max(1, torch.get_num_threads() // self.workers)) as pool:
+                with _open_pool(workers, sent, store, threads) as pool:
                     for outcome in _run_pool(pool, doubtful or waiting, running, workers):
                         waiting.remove(outcome.task)
                         yield outcome
