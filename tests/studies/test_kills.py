@@ -185,8 +185,8 @@ def test_an_interruption_says_what_is_kept_and_leaves_no_worker(
     assert os.waitpid(driver, 0)[1] == 1 << 8
     assert not any(map(is_alive, workers))
     words = (tmp_path / "words").read_text()
-    assert re.fullmatch(r"interrupted after \d of 6 pairs, which are kept in '.*study'; the same call goes on "
-                        "from there", words)
+    assert re.fullmatch(r"interrupted after \d of 6 pairs, which are kept in '.*study'; the same call goes "
+                        "on from there", words)
     assert not list(tmp_path.rglob("*.lock"))
 
 
@@ -220,7 +220,7 @@ def test_a_suspended_holder_notices_that_its_claim_was_taken(tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["serial", "processes:2"])
 def test_twenty_kills_at_random_moments(engine: str, tmp_path: Path, whole: Study) -> None:
-    began = time.monotonic()
+    began = time.monotonic()  # the first one, of `whole`, has loaded what all need
     run(tmp_path / "unbroken", engine)
     took, drawn, kills, number = time.monotonic() - began, random.Random(0), 0, 0
     while kills < 20:
