@@ -11,9 +11,9 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
-from threading import Thread
+from threading import Event, Lock, Thread
 
 import torch
 
@@ -27,6 +27,10 @@ MOST_ATTEMPTS = 3
 _LOST = f"its worker process ended {MOST_ATTEMPTS} times without a word, as one that is killed"
 _GRACE = 30.0
 """Seconds that a worker has to write its checkpoint when it is to end."""
+_LOOK = 0.2
+"""Seconds between two looks if the process that started a worker lives."""
+_BUSY, _STOP = Lock(), Event()
+"""Of this worker: held during a task, and set when it is to end."""
 _STATE: dict[str, tuple[Work, StudyStore]] = {}
 """What the tasks of this worker share."""
 
@@ -137,13 +141,21 @@ def _end_with(watched: Connection) -> None:
     """Wait until the process that started this one has ended or closed its pool, then end in good order."""
     with suppress(EOFError, OSError):
         watched.recv()
-    os.kill(os.getpid(), signal.SIGTERM)  # within a task: an interruption, with a checkpoint
-    time.sleep(_GRACE)
+    _STOP.set()
+    if _BUSY.locked():
+        os.kill(os.getpid(), signal.SIGTERM)  # an interruption of the task, which writes a checkpoint
+    if _BUSY.acquire(timeout=_GRACE):
+        driver = parent_process()
+        while driver is not None and driver.is_alive():  # which ends this process when all are done
+            time.sleep(_LOOK)
     os._exit(1)
 
 
 def _run(task: PairTask) -> Outcome:
-    try:
-        return run_task(*_STATE["all"], task)
-    except KeyboardInterrupt:  # of this worker alone, which is lost, and not of the study
-        os._exit(1)
+    with _BUSY:
+        try:
+            return Outcome(task, None) if _STOP.is_set() else run_task(*_STATE["all"], task)
+        except KeyboardInterrupt:
+            if not _STOP.is_set():  # a signal to this worker alone, which is lost, and not the study
+                os._exit(1)
+            return Outcome(task, None)
