@@ -70,7 +70,8 @@ def test_pairs_that_do_not_exist(pairs: Any, named: str) -> None:
 
 @pytest.mark.parametrize(("given", "about", "named"), [
     ({}, {}, "none"), ({"a": 3}, {}, "3"), ({"a": tiny.Tiny}, {}, "Tiny"), ({3: make(0)}, {}, "3"),
-    (make(0), {}, "Tiny"), ({"a": make(0)}, {"b": {"seed": 1}}, "'b'"), (["zoo:resnet20"], {"x": {}}, "'x'")])
+    (make(0), {}, "Tiny"), ({"a": make(0)}, {"b": {"seed": 1}}, "'b'"), (["zoo:resnet20"], {"x": {}}, "'x'"),
+    ({"a": make(0)}, {"a": {"made": [1]}}, "made")])
 def test_networks_that_are_none(given: Any, about: Any, named: str) -> None:
     with pytest.raises(SutureError, match=named):
         list_members(given, about)
@@ -177,7 +178,7 @@ def test_a_failed_pair_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_what_is_said_of_networks_is_in_the_table(tmp_path: Path) -> None:
-    about = {"a": {"seed": 1, "epoch": 3}, "c": {"seed": 2}}
+    about = {"a": {"seed": np.int64(1), "epoch": 3}, "c": {"seed": 2}}
     made = run(tmp_path, about=about)
     table = Study.load(tmp_path).table
     assert table.equals(made.table)

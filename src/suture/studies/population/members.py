@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from suture import specs
@@ -83,12 +84,23 @@ def list_members(networks: Any, about: Mapping[str, Mapping[str, Any]]) -> dict[
         # A class is callable, and would be built with random weights without a word.
         fit = isinstance(given, nn.Module | str) or (callable(given) and not isinstance(given, type))
         expect(fit, f"a module, a function that builds one, or a spec as {name!r}", show_value(given))
-        found[name] = Member(name, given, dict(about.get(name, {})))
+        found[name] = Member(name, given, _read_words(name, about.get(name, {})))
     expect(bool(found), "at least one network", "none")
     strange = next((name for name in about if name not in found), None)
     if strange is not None:
         raise SutureError(f"expected words about networks of the study, got {strange!r}; its networks are "
                           f"{', '.join(found)}")
+    return found
+
+
+def _read_words(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of a network as plain values; those of NumPy become Python's."""
+    found = {}
+    for key, value in given.items():
+        plain = value.item() if isinstance(value, np.generic) else value
+        expect(isinstance(key, str) and (plain is None or isinstance(plain, str | bool | int | float)),
+               f"texts and numbers about {name!r}", f"{key!r}: {show_value(value)}")
+        found[key] = plain
     return found
 
 
