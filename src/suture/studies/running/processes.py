@@ -56,8 +56,8 @@ class Processes:
         check_sendable(sent)
         waiting, losses = list(tasks), dict.fromkeys(tasks, 0)
         while waiting:
-            # The tasks of a pool with a lost worker run alone, to see which of them it is that ends workers.
-            doubtful = [task for task in waiting if losses[task]]
+            # At last tasks of pools with lost workers run alone, to see which of them it is that ends workers.
+            doubtful = [task for task in waiting if losses[task] >= MOST_ATTEMPTS - 1]
             running: dict[Future[Outcome], PairTask] = {}
             workers = 1 if doubtful else min(self.workers, len(waiting))
             threads = max(1, torch.get_num_threads() // self.workers)
