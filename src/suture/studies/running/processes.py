@@ -56,7 +56,7 @@ class Processes:
         check_sendable(sent)
         waiting, losses = list(tasks), dict.fromkeys(tasks, 0)
         while waiting:
-            # At last tasks of pools with lost workers run alone, to see which of them it is that ends workers.
+            # At last tasks of pools with lost workers run alone, to see which of them ends workers.
             doubtful = [task for task in waiting if losses[task] >= MOST_ATTEMPTS - 1]
             running: dict[Future[Outcome], PairTask] = {}
             workers = 1 if doubtful else min(self.workers, len(waiting))
