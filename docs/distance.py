@@ -26,9 +26,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "digits": {"network": "resnet_digits", "sites": None, "fit": 1297, "test": 500, "base": None,
                "tlm": TaskRecipe(epochs=20, batch_size=64, lr=1e-2, schedule="cosine")},
     "cifar10": {"network": "resnet20_strided", "sites": ["layer1.2", "layer2.1", "layer3.1"],
-                "base_images": 10000, "fit": 2000, "test": 1000,
+                "base_images": 10000, "fit": 1000, "test": 1000,
                 "base": Recipe(epochs=6, batch_size=64, lr=1e-2, schedule="onecycle", crop=2, flip=True),
-                "tlm": TaskRecipe(epochs=20, batch_size=50, lr=5e-3, schedule="cosine")},
+                "tlm": TaskRecipe(epochs=16, batch_size=50, lr=1e-2, schedule="cosine")},
 }
 WORDS = ("similar", "artefact", "shares the labels only", "works, not shown similar", "dissimilar",
          "unproven")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ def _stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
                         lambda *given, **named: stop(StitchOptions(*given, **named)))
     for module, name in ((kept_training, "train_network"), (demo, "_run"), (commands, "prepare")):
         monkeypatch.setattr(module, name, stop)
+    for module_name, _ in entry_point.COMMANDS.values():
+        importlib.import_module(f"suture.cli.{module_name}")
     whole = typer.main.get_command(entry_point.app)  # which is slow to make
     monkeypatch.setattr(entry_point, "_find_app", lambda arguments: whole)
     monkeypatch.setattr(stitching_commands, "load_comparison_inputs", cache(load_comparison_inputs))

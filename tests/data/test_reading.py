@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 import suture
 from suture import SutureError
 from suture.data import Batches
-from suture.networks.training import compute_rate_factor
+from suture.networks.training_recipe import compute_rate_factor
 from tests.support.tiny import network
 
 X, Y = torch.rand(12, 2, 8, 8), torch.arange(12) % 3

@@ -11,10 +11,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from suture._base import seed_torch
-from suture._base.errors import SutureError
+from suture._base.errors import SutureError, SutureWarning
 from suture._base.hashing import fingerprint_network
 from suture.networks import training
-from suture.networks.training import Recipe, compute_accuracy, train
+from suture.networks.training import compute_accuracy, train
+from suture.networks.training_recipe import Recipe
 
 
 def blobs(n: int = 96, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,6 +123,32 @@ def test_history_is_the_mean_over_examples() -> None:
         loss = F.cross_entropy(network(inputs), labels)
     assert history.losses[0] == pytest.approx(float(loss), rel=1e-5)
     assert history.accuracies[0] == compute_accuracy(network, inputs, labels)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_label_smoothing_is_its_formula(smoothing: float) -> None:
+    """The first step by hand: a label is 1 - s + s / K for its class, and s / K for the other ones."""
+    images, labels = blobs(12)
+    recipe = Recipe(epochs=1, batch_size=12, lr=0.1, weight_decay=0, optimizer="sgd",
+                    label_smoothing=smoothing)
+    network, other = small().double(), small().double()
+    history = train(network, images.double(), labels, recipe)
+    logits = other(images.double())
+    spread = torch.full((12, 3), smoothing / 3, dtype=torch.float64)
+    spread[torch.arange(12), labels] += 1 - smoothing
+    loss = -(spread * logits.log_softmax(1)).sum(1).mean()
+    weight = other[5].weight
+    step = torch.autograd.grad(loss, weight)[0]
+    assert history.losses == pytest.approx([loss.item()], rel=1e-6)  # summed in float32
+    # Nesterov's first step is 1 + momentum times the gradient.
+    torch.testing.assert_close(network[5].weight, weight - 0.1 * 1.9 * step)
+
+
+def test_bf16_on_the_cpu_trains_in_float32_and_says_so() -> None:
+    with pytest.warns(SutureWarning, match=r"bf16.*cpu.*float32") as found:
+        coarse = trained(dataclasses.replace(FAST, precision="bf16"))
+    assert len(found) == 1
+    assert coarse == trained()
 
 
 def test_every_example_is_seen_once_per_epoch() -> None:

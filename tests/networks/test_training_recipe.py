@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from suture._base.errors import SutureError
-from suture.networks.training import (
+from suture.networks.training_recipe import (
     Recipe,
     Schedule,
     augment,
@@ -39,7 +39,9 @@ def test_schedules_start_peak_and_end_where_they_say() -> None:
 @pytest.mark.parametrize(("field", "value", "got"), [
     ("epochs", 0, "at least 1, got 0"), ("epochs", 2.5, "2.5"), ("epochs", True, "True"),
     ("batch_size", 1, "at least 2, got 1"), ("crop", -1, "-1"), ("seed", -1, "-1"), ("lr", 0.0, "0.0"),
-    ("lr", math.nan, "nan"), ("lr", "1e-3", "'1e-3'"), ("weight_decay", -1.0, "-1.0"),
+    ("label_smoothing", 1.0, "1.0"), ("label_smoothing", -0.1, "-0.1"), ("label_smoothing", math.nan, "nan"),
+    ("precision", "bfloat16", "'bfloat16'"), ("lr", math.nan, "nan"), ("lr", "1e-3", "'1e-3'"),
+    ("weight_decay", -1.0, "-1.0"),
     ("weight_decay", math.inf, "inf"), ("flip", 1, "1"), ("optimizer", 3, "3"),
     ("optimizer", "adamm", "'adamm'; nearest: adam"),
     ("schedule", "one_cycle", "'one_cycle'; nearest: onecycle"),
@@ -47,6 +49,15 @@ def test_schedules_start_peak_and_end_where_they_say() -> None:
 def test_a_recipe_checks_itself(field: str, value: object, got: str) -> None:
     with pytest.raises(SutureError, match=rf"{field}.*{got}"):
         Recipe(**{field: value})  # type: ignore[arg-type]
+
+
+def test_keys_of_recipes_hold_new_options_only_where_they_differ() -> None:
+    """Files of weights that an earlier version wrote are then those of the same recipe."""
+    old = {"epochs": 100, "batch_size": 64, "lr": 1e-3, "weight_decay": 1e-5, "optimizer": "adam",
+           "schedule": "constant", "crop": 0, "flip": False, "seed": 0}
+    assert Recipe().as_key() == old
+    assert Recipe(label_smoothing=0.1).as_key() == {**old, "label_smoothing": 0.1}
+    assert Recipe(precision="bf16").as_key() == {**old, "precision": "bf16"}
 
 
 def test_the_paper_recipe_is_the_papers() -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from suture import SutureError, TaskRecipe
-from suture.networks.training import Recipe
+from suture.networks.training_recipe import Recipe
 
 
 def test_the_paper_recipe_is_the_papers() -> None:

@@ -9,7 +9,7 @@ import torch
 
 from suture import zoo
 from suture._base import SutureError, fingerprint_network
-from suture.networks import Recipe
+from suture.networks import Recipe, find_sites
 from suture.zoo.image_sets import ImageSet
 
 
@@ -88,6 +88,39 @@ def test_train_network_refuses_sets_that_do_not_match(small: tuple[ImageSet, Ima
     colour = ImageSet(torch.rand(8, 3, 8, 8), torch.arange(8), 10, "colour")
     with pytest.raises(SutureError, match=r"got \(1, 8, 8\) of 10 classes and \(3, 8, 8\) of 10"):
         zoo.train_network("resnet_digits", 0, Recipe(epochs=1), (small[0], colour))
+
+
+@pytest.mark.parametrize("name", [
+    "vit_tiny", pytest.param("resnet18", marks=pytest.mark.slow),
+    pytest.param("resnet20", marks=pytest.mark.slow)])
+def test_the_recipes_of_cifar10_learn(name: str) -> None:
+    """Two classes of images whose upper or lower half is light; a tenth of the rate, as batches are small."""
+    inputs = torch.zeros(4, 3, 32, 32)
+    inputs[:2, :, :16] = 1
+    inputs += 0.3 * torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0))
+    halves = ImageSet(inputs, torch.tensor([0, 0, 1, 1]), 2, "halves")
+    recipe = zoo.RECIPES[f"cifar10-{name}"]
+    assert (recipe.crop, recipe.flip) == (4, True)
+    recipe = dataclasses.replace(recipe, epochs=5, batch_size=4, lr=recipe.lr / 10)
+    losses = zoo.train_network(name, 0, recipe, (halves, halves))[1].history.losses
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_vit_tiny_is_the_papers() -> None:
+    """Patches of 4x4 pixels, row by row; its sites are twelve blocks, of a class token and 8x8 patches."""
+    network, images = zoo.build("vit_tiny").eval(), torch.rand(2, 3, 32, 32)
+    sites = {str(info.site): str(info.shape) for info in find_sites(network, images)}
+    assert sites == {f"blocks.{k}": "tokens 65x192 (1 prefix, 8x8 patches)" for k in range(12)}
+    patches = torch.stack([images[:, :, 4 * i:4 * i + 4, 4 * j:4 * j + 4].flatten(1)
+                           for i in range(8) for j in range(8)], 1)
+    seen = []
+    handle = network.embed.register_forward_hook(lambda _, given, __: seen.append(given[0]))
+    with torch.no_grad():
+        network(images)
+    handle.remove()
+    assert torch.equal(seen[0], patches)
+    with pytest.raises(SutureError, match=r"3x32x32, got .*\(2, 3, 16, 16\)"):
+        network(images[:, :, :16, :16])
 
 
 @pytest.mark.slow

@@ -103,11 +103,22 @@ def save_tensors(path: Path, kind: str, tensors: Mapping[str, Tensor | NDArray[A
     except (TypeError, ValueError) as error:
         raise SutureError(f"expected a description that JSON can hold, got: {error}") from error
     data = bytearray(safetensors.save(kept, {"format": kind, "about": words, "digest": _NO_DIGEST}))
+    _sort_metadata(data)
     digest = _compute_digest(data)
     if digest is None:
         raise RuntimeError("safetensors wrote a header without the digest")
     data[digest.place] = digest.computed
     replace_file(path, data)
+
+
+def _sort_metadata(data: bytearray) -> None:
+    """Sort the strings of a file, which safetensors orders at random, so that equal files are equal."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    words = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    words += b" " * (-len(words) % 8)
+    data[:end] = len(words).to_bytes(8, "little") + words
 
 
 def load_tensors(path: Path, *kinds: str) -> TensorFile:

@@ -1,8 +1,7 @@
-"""The commands beside those that stitch: demo, train, report, layers, arrays, indices."""
+"""The commands beside those that stitch and train: demo, report, layers, arrays, indices."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from suture.cli.options import (
     LABELS,
     REPORT,
     RESTART,
-    DataOption,
+    RUN,
     NetworkArgument,
     OutOption,
     WeightsOption,
@@ -33,11 +32,9 @@ from suture.cli.options import (
     read_record,
 )
 from suture.compare import ArrayFile, ArrayOptions, Settings, compare_arrays, hold_folder
-from suture.data import Examples
 from suture.indices import Value, merged_moments
 from suture.indices import compare_arrays as compare_matrices
 from suture.networks import (
-    Recipe,
     Site,
     SitedNetwork,
     SiteInfo,
@@ -50,7 +47,6 @@ from suture.networks import (
 from suture.numbers import get_measure
 from suture.results import ReportOptions, load, write_report
 
-RUN = list_parameters(Settings, only=("seed", "device"))
 ARRAYS = ("jackknife", "sample", "seed", "nulls", "precision", "device")
 """Options of `suture arrays` that are passed on as they are."""
 
@@ -68,35 +64,6 @@ def demo(out: OutOption = Path("suture-demo"), **options: Any) -> None:
     for comparison in made.comparisons.values():
         print_verdict(comparison, notes=False)
     console.print(f"\nreport: {clean(str(made.report))}", soft_wrap=True)
-
-
-@command(RUN, RESTART)
-def train(
-    network: Annotated[str, typer.Argument(help="zoo:NAME")],
-    data: DataOption = "digits",
-    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Default: the recipe's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Default: the recipe's.")] = None,
-    out: Annotated[Path, typer.Option(help="Weights file, safetensors.")] = Path("weights.safetensors"),
-    **options: Any,
-) -> None:
-    """Train a network of the zoo and save its weights."""
-    kind, _, name = network.partition(":")
-    expect(kind == "zoo", "zoo:NAME", repr(network), "train your own networks with your own code")
-    check_file(out, ".safetensors")
-    fit, test = (zoo.ImageSet.of(s) if isinstance(s, Examples) else s for s in specs.load_data(data))
-    if not (isinstance(fit, zoo.ImageSet) and isinstance(test, zoo.ImageSet)):
-        raise SutureError(f"expected {data!r} to return two suture.zoo.ImageSet, to train on them")
-    seed = options["seed"]
-    recipe = zoo.DIGITS_RECIPE if data == "digits" else Recipe.paper()
-    given: dict[str, Any] = {"epochs": epochs, "lr": lr, "batch_size": batch_size}
-    given = {k: v for k, v in given.items() if v is not None}
-    with show_progress() as progress:
-        used = dataclasses.replace(recipe, **given)
-        report = zoo.train_and_save(name, out, seed, used, (fit, test), progress,
-                                    device=find_device(options["device"]), restart=options["restart"])[1]
-    console.print(f"{report.accuracy:.1%} of {len(test)} test images right; weights: {clean(str(out))}",
-                  soft_wrap=True)
 
 
 @command(REPORT)

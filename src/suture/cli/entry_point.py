@@ -23,7 +23,7 @@ COMMANDS = {
                 "Structural indices of two matrices with the same rows, without any network."),
     "demo": ("commands",
              "Two small networks trained on the digits, one compared with itself and with the other."),
-    "train": ("commands", "Train a network of the zoo and save its weights."),
+    "train": ("training_command", "Train a network of the zoo and save its weights."),
     "report": ("commands", "One HTML report of one or more comparisons."),
     "layers": ("commands",
                "The sites of a network: names, kinds, shapes, and whether they cut the network in two."),

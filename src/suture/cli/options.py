@@ -103,6 +103,7 @@ DETECTORS = [*list_parameters(OOD, only=("auxiliary", "unseen")),
              *list_parameters(OOD, only=("store",), prefix="detector_"),
              *list_parameters(EnergyRecipe, only=("epochs", "body"), prefix="detector_")]
 COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_size", "progress", "names"))
+RUN = list_parameters(Settings, only=("seed", "device"))
 REPORT = list_parameters(ReportOptions)
 RESTART = list_parameters(CompareOptions, only=("restart",))
 STITCH_RESTART = list_parameters(StitchOptions, only=("restart",))

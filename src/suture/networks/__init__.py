@@ -7,6 +7,7 @@ from suture.networks.architectures import resnet18 as resnet18
 from suture.networks.architectures import resnet20 as resnet20
 from suture.networks.architectures import resnet20_strided as resnet20_strided
 from suture.networks.architectures import resnet_digits as resnet_digits
+from suture.networks.architectures import vit_tiny as vit_tiny
 from suture.networks.arguments import apply as apply
 from suture.networks.arguments import fit_columns as fit_columns
 from suture.networks.calls import Call as Call
@@ -47,12 +48,13 @@ from suture.networks.state_dicts import abbreviate as abbreviate
 from suture.networks.state_dicts import load_state as load_state
 from suture.networks.state_dicts import name_kind as name_kind
 from suture.networks.training import History as History
-from suture.networks.training import Recipe as Recipe
-from suture.networks.training import augment as augment
-from suture.networks.training import check_images as check_images
 from suture.networks.training import compute_accuracy as compute_accuracy
-from suture.networks.training import compute_rate_factor as compute_rate_factor
-from suture.networks.training import make_optimizer as make_optimizer
-from suture.networks.training import set_rate as set_rate
 from suture.networks.training import train as train
+from suture.networks.training_recipe import GradientRecipe as GradientRecipe
+from suture.networks.training_recipe import Recipe as Recipe
+from suture.networks.training_recipe import augment as augment
+from suture.networks.training_recipe import check_images as check_images
+from suture.networks.training_recipe import compute_rate_factor as compute_rate_factor
+from suture.networks.training_recipe import make_optimizer as make_optimizer
+from suture.networks.training_recipe import set_rate as set_rate
 from suture.networks.wrappers.unwrapping import open_network as open_network

@@ -1,154 +1,40 @@
-"""Training of whole networks: recipe, augmentation, optimiser and accuracy."""
+"""Training of whole networks, and their accuracy."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from typing_extensions import Doc
 
 from suture._base import (
     NO_KEEPER,
-    Count,
     Keeper,
     KeptPass,
-    Positive,
     Progress,
-    Real,
-    Seed,
     SutureError,
-    Whole,
+    SutureWarning,
     check_classes,
     check_equal_lengths,
     expect,
-    options,
     seed_torch,
 )
 from suture.networks.calls import set_mode
 from suture.networks.training_position import TrainingPosition
-
-Optimizer = Literal["adam", "adamw", "sgd"]
-Schedule = Literal["constant", "cosine", "onecycle"]
-NotNegative = Annotated[Real, Field(ge=0)]
-
-
-@options
-class Recipe:
-    """Recipe of a network's training. The defaults are the paper's, without its augmentation: see `paper`.
-
-    Attributes:
-        {options}
-
-    Raises:
-        SutureError: a value outside its bounds.
-    """
-
-    epochs: Annotated[Count, Doc("Passes over the data.")] = 100
-    batch_size: Annotated[Whole, Field(ge=2), Doc(
-        "Examples per step, at least 2: batch norm has no variance from one example.")] = 64
-    lr: Annotated[Positive, Doc(
-        'Peak learning rate. Small networks on few images bear 1e-2 with "onecycle".')] = 1e-3
-    weight_decay: Annotated[NotNegative, Doc(
-        'L2 penalty for "adam" and "sgd", decoupled for "adamw".')] = 1e-5
-    optimizer: Annotated[Optimizer, Doc('"adam", "adamw", or "sgd" (Nesterov momentum 0.9).')] = "adam"
-    schedule: Annotated[Schedule, Doc(
-        '"constant"; "cosine", down to zero; or "onecycle", a linear rise over the first 30 % of the steps '
-        "from lr / 25, then a cosine down to zero. The last two end with small steps, which short trainings "
-        "need. All step once per batch.")] = "constant"
-    crop: Annotated[Whole, Field(ge=0), Doc(
-        "Zero padding in pixels for random crops of the original size; 0 for no crops.")] = 0
-    flip: Annotated[bool, Doc(
-        "Mirror half of the images left to right. Wrong for digits and letters.")] = False
-    seed: Annotated[Seed, Doc(
-        "Seed of the order of examples, the augmentation and dropout, not of the initialisation.")] = 0
-
-    @classmethod
-    def paper(cls, seed: int = 0) -> Self:
-        """Return the recipe of the base networks of Balogh and Jelasity, AAAI 2025 (arXiv 2412.11299).
-
-        For 32x32 photographs: Adam 1e-3, weight decay 1e-5, batch 64, 100 epochs, padding 4 and crops, flips.
-        """
-        return cls(crop=4, flip=True, seed=seed)
-
-
-def make_optimizer(parameters: Iterable[Tensor], recipe: Recipe, *,
-                   fused: bool | None = None) -> torch.optim.Optimizer:
-    """Make the optimiser that a recipe names, at its peak learning rate.
-
-    Args:
-        parameters: parameters to train. Those whose ``grad`` is None stay as they are, with their state.
-        fused: use one kernel for all parameters. Default: PyTorch's choice for these parameters.
-    """
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=recipe.lr, momentum=0.9, nesterov=True,
-                               weight_decay=recipe.weight_decay, fused=fused)
-    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
-    return kind(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
-
-
-def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> float:
-    """Set the learning rate for `step` of `steps`, counted from 0, and return it."""
-    rate = recipe.lr * compute_rate_factor(recipe.schedule, step, steps)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    return rate
-
-
-def compute_rate_factor(schedule: Schedule, step: float, steps: float) -> float:
-    """Compute the factor of the peak learning rate at `step` of `steps`, counted from 0."""
-    if schedule == "constant":
-        return 1.0
-    step = min(step, steps)  # data may yield more batches than their length says
-    rise = 0.3 * steps if schedule == "onecycle" else 0.0
-    if step < rise:
-        return 1 / 25 + (1 - 1 / 25) * step / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
-
-
-def augment(images: Tensor, generator: torch.Generator, crop: int, flip: bool) -> Tensor:
-    """Crop and flip each image of a batch at random, independently of the others.
-
-    Args:
-        images: (N, C, H, W), on any device; returned as they are without crop and flip.
-        generator: a CPU generator; the draws depend on N, `crop` and `flip` alone, not on the device.
-        crop: pixels of zero padding on each side, from which an H x W window is cut; 0 for none.
-        flip: mirror each image left to right with probability one half, after cropping.
-    """
-    if crop == 0 and not flip:
-        return images
-    n, _, height, width = images.shape
-    top, left = torch.zeros(2, n, dtype=torch.int64)
-    if crop:
-        top, left = torch.randint(0, 2 * crop + 1, (2, n), generator=generator)
-    rows = top[:, None] + torch.arange(height)
-    columns = left[:, None] + torch.arange(width)
-    if flip:
-        mirrored = torch.rand(n, generator=generator) < 0.5
-        columns = torch.where(mirrored[:, None], columns.flip(1), columns)
-    padded = F.pad(images, (crop, crop, crop, crop)).permute(0, 2, 3, 1)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    example = torch.arange(n, device=images.device)[:, None, None]
-    picked = padded[example, rows[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2).contiguous()
-
-
-def check_images(inputs: Tensor, recipe: Recipe) -> None:
-    """Check that inputs are images (N, C, H, W) if the recipe crops or flips them."""
-    expect(inputs.ndim == 4 or not (recipe.crop or recipe.flip), "images (N, C, H, W) to crop and flip",
-           inputs, "write crop=0, flip=False")
+from suture.networks.training_recipe import Recipe, augment, check_images, make_optimizer, set_rate
 
 
 @dataclass(frozen=True)
 class History:
-    """History of a training: per epoch the mean cross-entropy (nats) and the accuracy in [0, 1].
+    """History of a training: per epoch the mean loss (nats) and the accuracy in [0, 1].
 
-    Both come from augmented training batches in train mode. For a result use `compute_accuracy`.
+    The loss is the cross-entropy, with the recipe's label smoothing. Both come from augmented training
+    batches in train mode. For a result use `compute_accuracy`.
     """
 
     losses: tuple[float, ...]
@@ -157,8 +43,8 @@ class History:
 
 def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
           device: str | torch.device = "cpu", progress: Progress | None = None,
-          keeper: Keeper = NO_KEEPER) -> History:
-    """Train `network` in place with cross-entropy on hard labels.
+          keeper: Keeper = NO_KEEPER, on_epoch: Callable[[History], None] | None = None) -> History:
+    """Train `network` in place with cross-entropy on the labels, which the recipe may smooth.
 
     The same recipe, network and data give the same weights, bit for bit on one CPU with one number of threads
     (`torch.set_num_threads`; it changes the order of sums). PyTorch's global random state is neither used nor
@@ -172,16 +58,20 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
         device: where to train (default "cpu").
         progress: called as `progress("train", epoch, epochs)` after each epoch.
         keeper: keeps all that training changes.
+        on_epoch: called with the history so far, before training and after each epoch, before a checkpoint
+            holds that epoch. A training that goes on from a checkpoint calls it for the epochs that are left.
+
+    Warns:
+        SutureWarning: bf16 on a device that trains in float32.
 
     Raises:
         SutureError: unfit shapes, types or labels, no parameter to train, or a loss that is not finite.
     """
-    expect(inputs.is_floating_point(), "floating point inputs", inputs, "write inputs.float()")
-    expect(labels.dtype == torch.int64 and labels.ndim == 1, "int64 labels (N,)", labels)
-    check_equal_lengths(inputs, labels, "inputs and labels", "give one label for each input")
-    expect(len(labels) >= 2, "at least 2 examples to train on", len(labels))
-    check_images(inputs, recipe)
+    _check_data(inputs, labels, recipe)
     device = torch.device(device)
+    if recipe.precision == "bf16" and not recipe.casts_on(device):
+        warnings.warn(f"precision 'bf16' is for GPUs; on {device.type} the training runs in float32",
+                      SutureWarning, stacklevel=2)
     network.to(device)
     inputs, labels = inputs.to(device), labels.to(device)
     parameters = [weight for weight in network.parameters() if weight.requires_grad]
@@ -196,6 +86,8 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
           keeper.keep("train", state) as kept):
         if kept.fill():
             at.set_random_state(device)
+        elif on_epoch is not None:
+            on_epoch(History((), ()))
         while at.epoch < recipe.epochs:
             _train_epoch(network, inputs, labels, recipe, optimizer, at, kept)
             at.end_epoch(len(labels))
@@ -205,11 +97,21 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
                                   "inputs")
             if progress is not None:
                 progress("train", at.epoch, recipe.epochs)
+            if on_epoch is not None:
+                on_epoch(History(tuple(at.losses), tuple(at.accuracies)))
             at.note_random_state(device)
             kept.step(at.epoch)
         kept.finish(at.epoch)
     optimizer.zero_grad(set_to_none=True)
     return History(tuple(at.losses), tuple(at.accuracies))
+
+
+def _check_data(inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:
+    expect(inputs.is_floating_point(), "floating point inputs", inputs, "write inputs.float()")
+    expect(labels.dtype == torch.int64 and labels.ndim == 1, "int64 labels (N,)", labels)
+    check_equal_lengths(inputs, labels, "inputs and labels", "give one label for each input")
+    expect(len(labels) >= 2, "at least 2 examples to train on", len(labels))
+    check_images(inputs, recipe)
 
 
 def compute_accuracy(network: nn.Module, inputs: Tensor, labels: Tensor, batch_size: int = 256) -> float:
@@ -246,7 +148,7 @@ def _find_batch_bounds(n: int, batch_size: int) -> list[tuple[int, int]]:
 def _train_epoch(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe,
                  optimizer: torch.optim.Optimizer, at: TrainingPosition, kept: KeptPass) -> None:
     """Run the rest of one pass over the data."""
-    n = len(labels)
+    n, coarse = len(labels), recipe.casts_on(labels.device)
     bounds = _find_batch_bounds(n, recipe.batch_size)
     if at.order is None:
         at.order = torch.randperm(n, generator=at.generator)
@@ -255,11 +157,13 @@ def _train_epoch(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Rec
         set_rate(optimizer, recipe, step, recipe.epochs * len(bounds))
         rows = order[start:stop]
         truth = labels[rows]
-        logits = network(augment(inputs[rows], at.generator, recipe.crop, recipe.flip))
+        with torch.autocast(labels.device.type, torch.bfloat16) if coarse else nullcontext():
+            logits = network(augment(inputs[rows], at.generator, recipe.crop, recipe.flip))
         if step == 0:
             expect(logits.ndim == 2 and len(logits) == len(rows), f"logits ({len(rows)}, classes)", logits)
             check_classes(labels, logits.shape[1], "give the network as many logits as there are classes")
-        loss = F.cross_entropy(logits, truth)
+        loss = F.cross_entropy(logits.float() if coarse else logits, truth,
+                               label_smoothing=recipe.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from typing_extensions import Doc
 
 from suture._base import Count, Positive, Real, SutureError, Whole, derive_seed, options, seed_torch
-from suture.networks import MLP, Recipe, ResNet, ViT, disable_gradients, freeze, resnet18
+from suture.networks import MLP, GradientRecipe, ResNet, ViT, disable_gradients, freeze, resnet18
 from suture.numbers import Resizing
 from suture.ood.features import SiteFeatures
 from suture.representations import Kind, Shape, View, get_row_mask, select_mask
@@ -38,10 +38,10 @@ _BY_KIND: Mapping[str, Mapping[Kind, str]] = {
 
 
 @options
-class EnergyRecipe(Recipe):
+class EnergyRecipe(GradientRecipe):
     """Settings of training energy detectors.
 
-    The defaults are the paper's, without its large classifiers. The options of `suture.networks.Recipe`
+    The defaults are the paper's, without its large classifiers. The options from `epochs` to `seed`
     belong to the cross-entropy epochs. In fine-tuning, `batch_size` auxiliary examples are added to each
     batch that suture makes. `seed` decides initial weights, augmentation and the order of auxiliary data. A
     value outside its bounds, or `inside` not below `outside`, raises a `SutureError`.

@@ -21,7 +21,7 @@ from suture._base import (
     walk_tensors,
 )
 from suture.data import Batch
-from suture.networks import Recipe, augment, check_images
+from suture.networks import GradientRecipe, augment, check_images
 from suture.stitching.tasks import Task
 
 Init = Literal["random", "dm", "identity"]
@@ -30,7 +30,7 @@ Precision = Literal["float32", "bf16"]
 
 
 @options
-class TaskRecipe(Recipe):
+class TaskRecipe(GradientRecipe):
     """Settings of task loss matching. A value outside its bounds raises a `SutureError`.
 
     The defaults are the paper's, without its augmentation (see `paper`). For loaders of unknown length the

@@ -7,6 +7,7 @@ import inspect
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -35,6 +36,7 @@ from suture.networks import (
     resnet20_strided,
     resnet_digits,
     train,
+    vit_tiny,
 )
 from suture.zoo.image_sets import ImageSet, digits
 
@@ -54,11 +56,24 @@ networks: Mapping[str, Entry] = MappingProxyType({
     "resnet20": Entry(resnet20, (3, 32, 32), 10, 272_474),
     "resnet20_strided": Entry(resnet20_strided, (3, 32, 32), 10, 272_474),
     "resnet_digits": Entry(resnet_digits, (1, 8, 8), 10, 174_970),
+    "vit_tiny": Entry(vit_tiny, (3, 32, 32), 10, 5_362_762),
 })
 """Every network of `build`, by name."""
 
 DIGITS_RECIPE = Recipe(epochs=15, batch_size=64, lr=1e-2, schedule="onecycle", crop=1)
 """Trains `resnet_digits` to about 99 % on the digits, in seconds. Chosen by test accuracy, seeds 0 to 7."""
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({
+    "digits": DIGITS_RECIPE,
+    "paper": Recipe.paper(),
+    "cifar10-resnet20": Recipe(epochs=30, batch_size=128, lr=0.1, weight_decay=5e-4, optimizer="sgd",
+                               schedule="onecycle", crop=4, flip=True, label_smoothing=0.1),
+    "cifar10-resnet18": Recipe.paper(),
+    "cifar10-vit_tiny": Recipe.paper(),
+})
+"""Recipes by name. "cifar10-NETWORK" trains a network of the zoo on CIFAR-10, ResNet-18 and ViT-Ti as in the
+paper. That of ResNet-20 is short, for CPUs: optimiser and augmentation of He et al. 2016, section 4.2, in one
+cycle (Smith 2018, arXiv 1803.09820); it was not tuned."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +120,8 @@ def build(name: str, seed: Seed = 0, **options: Any) -> nn.Module:
 def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
                   data: tuple[ImageSet, ImageSet] | None = None, progress: Progress | None = None, *,
                   device: str | torch.device = "cpu",
-                  keeper: Keeper = NO_KEEPER) -> tuple[nn.Module, Report]:
+                  keeper: Keeper = NO_KEEPER,
+                  on_epoch: Callable[[nn.Module, History], None] | None = None) -> tuple[nn.Module, Report]:
     """Build a network of the zoo and train it.
 
     Args:
@@ -115,6 +131,7 @@ def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
         data: (train, test) image sets, which decide channels and classes. Default: the digits.
         progress: called as `progress("train", epoch, epochs)` after each epoch.
         keeper: keeps all that training changes (`train_and_save`).
+        on_epoch: called with the network and its history before training and after each epoch.
 
     Returns:
         The network in eval mode, on `device` (default "cpu"), and a `Report`.
@@ -132,7 +149,7 @@ def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
     start = time.perf_counter()
     device = find_device(device)
     history = train(network, fit.inputs, fit.labels, recipe, device=device, progress=progress,
-                    keeper=keeper)
+                    keeper=keeper, on_epoch=None if on_epoch is None else partial(on_epoch, network))
     seconds = time.perf_counter() - start
     network.eval()
     score = compute_accuracy(network, test.inputs, test.labels)

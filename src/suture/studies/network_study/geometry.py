@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from suture._base import SutureError
-from suture.numbers import MEASURES, METRIC_FORMS, Floats, get_measure
+from suture.numbers import MEASURES, METRIC_FORMS, Floats, eigh, get_measure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,7 +78,7 @@ def embed_networks(distances: pd.DataFrame, measure: str, seed: int = 0) -> Embe
     if n < 3:
         raise SutureError(f"expected at least 3 networks to embed, got {n}")
     centre = np.eye(n) - 1 / n
-    values, vectors = np.linalg.eigh(-0.5 * centre @ d**2 @ centre)
+    values, vectors = (t.numpy() for t in eigh(torch.from_numpy(-0.5 * centre @ d**2 @ centre)))
     start = vectors[:, -2:][:, ::-1] * np.sqrt(np.clip(values[-2:][::-1], 0, None))
     points = _majorise(d, start)
     away = np.linalg.norm(points[:, None] - points[None], axis=2)
