@@ -32,7 +32,7 @@ FAST = {
     "results": ("measured", "sanity", "verdicts"),
     "compare": ("settings", "data_description", "run", "scores"),
     "specs": ("specs", "specs_image_processors"),
-    "studies": ("controls", "network_inference"),
+    "studies": ("controls", "network_inference", "spec"),
     "cli": ("console",),
     "testing": ("site_laws",),
 }

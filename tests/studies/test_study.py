@@ -177,6 +177,15 @@ def test_a_failed_pair_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monkey
     assert run(tmp_path).failures == {}
 
 
+def test_no_engine_is_started_for_what_is_there(tmp_path: Path) -> None:
+    class Never:
+        def run(self, *given: Any) -> Any:
+            raise AssertionError
+
+    first = run(tmp_path, pairs="self")
+    assert run(tmp_path, pairs="self", engine=Never()).table.equals(first.table)
+
+
 def test_what_is_said_of_networks_is_in_the_table(tmp_path: Path) -> None:
     about = {"a": {"seed": np.int64(1), "epoch": 3}, "c": {"seed": 2}}
     made = run(tmp_path, about=about)

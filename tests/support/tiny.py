@@ -78,6 +78,10 @@ def twice_as_large(raw: Tensor) -> Tensor:
     return torch.nn.functional.interpolate(raw.float(), scale_factor=2)
 
 
+def image_sets() -> tuple[ImageSet, ImageSet]:
+    return ImageSet(images(), labels(), 3, "train"), ImageSet(images(12, seed=1), labels(12), 3, "test")
+
+
 def small_digits() -> tuple[ImageSet, ImageSet]:
     return zoo.digits("train").subset(60), zoo.digits("test").subset(30)
 

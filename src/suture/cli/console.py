@@ -18,8 +18,11 @@ from suture.results import Comparison, summarise_findings
 
 
 @contextmanager
-def show_progress() -> Iterator[Any]:
-    """Yield a progress function that draws one bar for each stage, on stderr if it is a terminal."""
+def show_progress(most: int | None = None) -> Iterator[Any]:
+    """Yield a progress function that draws one bar for each stage, on stderr if it is a terminal.
+
+    Beyond `most` bars the first that are full are removed.
+    """
     with ProgressBars(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                       TimeRemainingColumn(), console=problems, disable=not problems.is_terminal) as shown:
         tasks: dict[str, TaskID] = {}
@@ -28,6 +31,10 @@ def show_progress() -> Iterator[Any]:
             if stage not in tasks:
                 tasks[stage] = shown.add_task(stage, total=total)
             shown.update(tasks[stage], completed=done, total=total)
+            full = [name for name, task in tasks.items() if name != stage and shown.tasks[
+                shown.task_ids.index(task)].finished]
+            for name in full[:len(tasks) - most] if most is not None and len(tasks) > most else ():
+                shown.remove_task(tasks.pop(name))
 
         yield progress
 
@@ -46,13 +53,14 @@ def print_dry_run(found: DryRun) -> None:
                   f"{found.device}; sums of all cells {format_bytes(found.state)}", soft_wrap=True)
     print_notes(found.notes)
     if any(s is not None for s in found.seconds.values()):
-        parts = (f"{stage} {_format_duration(s)}" for stage, s in found.seconds.items() if s is not None)
+        parts = (f"{stage} {format_duration(s)}" for stage, s in found.seconds.items() if s is not None)
         console.print(f"about {', '.join(parts)}, by a few examples; reading data "
                       "and trained detectors come on top", soft_wrap=True)
     print_notes(filter(None, [found.warning]))
 
 
-def _format_duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """Return seconds in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

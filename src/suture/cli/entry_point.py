@@ -31,6 +31,8 @@ COMMANDS = {
                                       "loss matching, verdict, report."),
     "stitch": ("stitching_commands", "Fit one stitching layer, save it, and say what the stitched network "
                                      "reaches on the test data."),
+    "study": ("study_commands",
+              "Compare many networks, as one TOML file says: run, plan, status, report, gc."),
 }
 """The module and the help line of each command. The overview prints them without importing torch."""
 

@@ -28,17 +28,9 @@ EXAMPLE_TEXTS = ("The cat sat on the mat.", "How similar are two networks, layer
 
 
 @options
-class DataOptions:
+class DataOptions(specs.ReadingOptions):
     """Options of reading and preparing data."""
 
-    train_size: Annotated[Count | None, Doc(
-        "Number of training examples, as even over the classes as they allow.")] = None
-    test_size: Annotated[Count | None, Doc(
-        "Number of test examples, as even over the classes as they allow.")] = None
-    image_column: Annotated[str | None, Doc("Column of images. Default: found by name and type.")] = None
-    label_column: Annotated[str | None, Doc("Column of labels. Default: found by name and type.")] = None
-    text_column: Annotated[str | None, Doc("Column of texts. Default: found by name and type.")] = None
-    skip_bad: Annotated[bool, Doc("Leave out examples that cannot be read, and say how many.")] = False
     source_input: Annotated[str | None, Doc(
         "Input of the source, in place of what it asks for: raw, or "
         "size=64,mean=0.5,0.4,0.3,std=0.5,channels=3,interpolation=bicubic,crop=0.875.")] = None
@@ -47,11 +39,6 @@ class DataOptions:
         "Number of tokens that texts are padded and cut to. Default: the longest of the batch.")] = None
     mask_rate: Annotated[Real, Field(ge=0, lt=1), Doc(
         "Share of the tokens of texts to mask and predict, for masked language models.")] = 0.0
-
-    def load_data(self, spec: str, seed: int) -> tuple[Any, Any]:
-        return specs.load_data(spec, train_size=self.train_size, test_size=self.test_size, seed=seed,
-                               image_column=self.image_column, label_column=self.label_column,
-                               text_column=self.text_column, skip_bad=self.skip_bad)
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,13 @@ STITCH_RESTART = list_parameters(StitchOptions, only=("restart",))
 FIT = list_parameters(FitSettings, only=("task", "output", "family", "relu", "examples", "seed", "device"))
 
 
-def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a command with options beside its own parameters, passed as ``**options``."""
+def command(*parameters: Iterable[inspect.Parameter], on: typer.Typer = app
+            ) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a command with options beside its own parameters, passed as ``**options``.
+
+    Args:
+        on: application or group of commands.
+    """
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
         def call(**given: Any) -> None:
@@ -132,7 +137,7 @@ def command(*parameters: Iterable[inspect.Parameter]) -> Callable[[Callable[...,
         shown: Any = call
         shown.__signature__ = inspect.Signature(every)
         shown.__annotations__ = {p.name: p.annotation for p in every}
-        app.command()(call)
+        on.command()(call)
         return function
 
     return decorate

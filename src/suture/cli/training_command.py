@@ -9,11 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from suture import specs, zoo
-from suture._base import SutureError, check_file, expect, make_unknown_error
+from suture._base import check_file, expect, make_unknown_error
 from suture.cli.console import show_progress
 from suture.cli.entry_point import clean, console
 from suture.cli.options import RESTART, RUN, DataOption, command
-from suture.data import Examples
 from suture.networks import find_device
 
 
@@ -43,7 +42,7 @@ def train(
     places = _name_weights(name, out, seeds, options["seed"])
     for place in places.values():
         check_file(place, ".safetensors")
-    fit, test = _open_images(data)
+    fit, test = specs.as_image_sets(specs.load_data(data), data)
     chosen = recipe or ("digits" if data == "digits" else "paper")
     if chosen not in zoo.RECIPES:
         raise make_unknown_error("recipe", chosen, zoo.RECIPES)
@@ -58,13 +57,6 @@ def train(
                                         device=find_device(options["device"]), restart=options["restart"])[1]
         console.print(f"{report.accuracy:.1%} of {len(test)} test images right; weights: {clean(str(place))}",
                       soft_wrap=True)
-
-
-def _open_images(data: str) -> tuple[zoo.ImageSet, zoo.ImageSet]:
-    fit, test = (zoo.ImageSet.of(s) if isinstance(s, Examples) else s for s in specs.load_data(data))
-    if not (isinstance(fit, zoo.ImageSet) and isinstance(test, zoo.ImageSet)):
-        raise SutureError(f"expected {data!r} to return two suture.zoo.ImageSet, to train on them")
-    return fit, test
 
 
 def _name_weights(name: str, out: Path | None, seeds: str | None, seed: int) -> dict[int, Path]:

@@ -6,6 +6,7 @@ from suture.results.correspondence import pair_sites as pair_sites
 from suture.results.findings import summarise_findings as summarise_findings
 from suture.results.inference.nulls import NULL_FIELDS as NULL_FIELDS
 from suture.results.measured import COLUMNS as COLUMNS
+from suture.results.measured import format_people_csv as format_people_csv
 from suture.results.report import ReportOptions as ReportOptions
 from suture.results.report import write_report as write_report
 from suture.results.sanity import Verdict as Verdict

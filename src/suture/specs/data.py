@@ -5,18 +5,42 @@ from __future__ import annotations
 import importlib
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from typing_extensions import Doc
 
 from suture import zoo
 from suture._base import (
     FOREIGN,
+    Count,
     SutureError,
     describe_error,
     describe_value,
     expect,
+    list_options,
     make_unknown_error,
+    options,
 )
-from suture.data import is_spec, open_pair
+from suture.data import Examples, is_spec, open_pair
+
+
+@options
+class ReadingOptions:
+    """Options of reading data."""
+
+    train_size: Annotated[Count | None, Doc(
+        "Number of training examples, as even over the classes as they allow.")] = None
+    test_size: Annotated[Count | None, Doc(
+        "Number of test examples, as even over the classes as they allow.")] = None
+    image_column: Annotated[str | None, Doc("Column of images. Default: found by name and type.")] = None
+    label_column: Annotated[str | None, Doc("Column of labels. Default: found by name and type.")] = None
+    text_column: Annotated[str | None, Doc("Column of texts. Default: found by name and type.")] = None
+    skip_bad: Annotated[bool, Doc("Leave out examples that cannot be read, and say how many.")] = False
+
+    def load_data(self, spec: str, seed: int) -> tuple[Any, Any]:
+        """Return the (training data, test data) that `spec` names."""
+        given = {o.name: getattr(self, o.name) for o in list_options(ReadingOptions)}
+        return load_data(spec, seed=seed, **given)
 
 
 def load_data(spec: str, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
@@ -41,6 +65,23 @@ def load_data(spec: str, *, train_size: int | None = None, test_size: int | None
     expect(isinstance(made, tuple) and len(made) == 2, f"a pair (train, test) from {spec}",
            describe_value(made))
     return _take_subset(made[0], train_size, seed, spec), _take_subset(made[1], test_size, seed, spec)
+
+
+def runs_code(spec: str) -> bool:
+    """Return True for data that a function of the user returns."""
+    return spec != "digits" and not is_spec(spec) and ":" in spec
+
+
+def as_image_sets(data: tuple[Any, Any], spec: str) -> tuple[zoo.ImageSet, zoo.ImageSet]:
+    """Return training and test data as images to train a network of the zoo on.
+
+    Raises:
+        SutureError: the data that `spec` names are none.
+    """
+    fit, test = (zoo.ImageSet.of(part) if isinstance(part, Examples) else part for part in data)
+    if not (isinstance(fit, zoo.ImageSet) and isinstance(test, zoo.ImageSet)):
+        raise SutureError(f"expected {spec!r} to return two suture.zoo.ImageSet, to train on them")
+    return fit, test
 
 
 def _take_subset(made: Any, n: int | None, seed: int, spec: str) -> Any:

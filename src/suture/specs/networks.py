@@ -46,13 +46,18 @@ def build_network(spec: str, *, weights: str | Path | None = None, like: Any = N
         seed: seed of random weights.
     """
     kind, name = _split_kind(spec)
-    channels = like.inputs.shape[1] if isinstance(like, zoo.ImageSet) else getattr(like, "channels", None)
     file = None if weights is None else Path(weights)
-    parsed = ParsedSpec(spec, name, getattr(like, "classes", None), channels, seed, file)
+    parsed = ParsedSpec(spec, name, *find_sizes(like), seed, file)
     made = _MAKERS[kind](parsed)
     if file is not None and kind != "hf":
         made = replace(made, notes=(*made.notes, *_load_weights(made.network, file, parsed)))
     return made
+
+
+def find_sizes(like: Any) -> tuple[int | None, int | None]:
+    """Return the numbers of classes and channels of data; None where they are unknown."""
+    channels = like.inputs.shape[1] if isinstance(like, zoo.ImageSet) else getattr(like, "channels", None)
+    return getattr(like, "classes", None), channels
 
 
 def _split_kind(spec: str) -> tuple[str, str]:
@@ -68,6 +73,11 @@ def _split_kind(spec: str) -> tuple[str, str]:
         and importlib.util.find_spec(kind) is None):
         raise SutureError(f"unknown kind of network {kind!r}; write {near[0]}:{name}, or {_EXAMPLE_SPECS}")
     return "code", spec
+
+
+def imports_code(spec: str) -> bool:
+    """Return True for a network that a function of the user builds."""
+    return _split_kind(spec)[0] == "code"
 
 
 def _make_no_kind_error(spec: str) -> SutureError:

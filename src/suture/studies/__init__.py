@@ -2,6 +2,15 @@
 
 from suture.studies import controls as controls
 from suture.studies.network_study.call import study as study
+from suture.studies.network_study.report import choose_measure as choose_measure
+from suture.studies.network_study.report import describe_study as describe_study
+from suture.studies.network_study.report import write_study_report as write_study_report
 from suture.studies.network_study.result import Study as Study
 from suture.studies.running.processes import Processes as Processes
 from suture.studies.running.ray_engine import Ray as Ray
+from suture.studies.spec.commands import find_standing as find_standing
+from suture.studies.spec.commands import list_garbage as list_garbage
+from suture.studies.spec.commands import plan_file as plan_file
+from suture.studies.spec.commands import remove_garbage as remove_garbage
+from suture.studies.spec.commands import run_file as run_file
+from suture.studies.spec.study_file import StudyFile as StudyFile

@@ -66,7 +66,7 @@ def train_and_save(name: str, path: FilePath, seed: Seed, recipe: Recipe, data: 
     path = check_file(path, ".safetensors")
     late = next((k for k in keep if k > recipe.epochs), None)
     expect(late is None, f"epochs to keep from 0 to {recipe.epochs}", late, "write a larger epochs=")
-    key = _make_key(name, seed, recipe, data[0])
+    key = make_training_key(name, seed, recipe, data[0])
     files = _Files(path, {k: v if isinstance(v, str) else json.dumps(v) for k, v in key.items()},
                    {"classes": str(data[0].classes), "channels": str(data[0].inputs.shape[1]),
                     **(metadata or {})}, data[1], tuple(keep))
@@ -179,7 +179,8 @@ class _Files:
         return [p for p in sorted(self.path.parent.iterdir()) if name.fullmatch(p.name)]
 
 
-def _make_key(name: str, seed: int, recipe: Recipe, data: ImageSet) -> dict[str, Any]:
+def make_training_key(name: str, seed: int, recipe: Recipe, data: ImageSet) -> dict[str, Any]:
+    """Return all that decides the weights that a training ends with, but for rounding, as JSON."""
     return {"network": name, "seed": seed, "recipe": replace(recipe, seed=seed).as_key(),
             "suture": version("suture"), "torch": torch.__version__,
             "data": hash_tensors([("inputs", data.inputs), ("labels", data.labels)])[:16]}

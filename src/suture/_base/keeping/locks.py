@@ -84,11 +84,12 @@ def still_holds(place: Path, what: str = "") -> bool:
     return _read(path) == _HELD[path.absolute()][1]
 
 
-def is_held(place: Path, what: str = "") -> bool:
-    """Return True if a lock that beats is held by a process that lives."""
+def is_held(place: Path, what: str = "", *, beats: bool = False) -> bool:
+    """Return True if a process that lives holds the lock of a folder or file; arguments as for `hold_lock`.
+    """
     path = _find_lock(place, what)
     held = _read(path)
-    return held is not None and not _is_stale(held) and not _is_silent(path)
+    return held is not None and not _is_stale(held) and not (beats and _is_silent(path))
 
 
 def refuse_held(folder: Path) -> None:

@@ -41,18 +41,20 @@ def study(given: StudyOptions) -> Study:
         SutureError: bad input; no pair could be compared.
     """
     with listen_to_signals():
-        return _run(given)
+        return run_study(given)
 
 
-def _run(given: StudyOptions) -> Study:
-    members = list_members(given.networks, given.about or {})
-    pairs = list_pairs(list(members), given.pairs)
+def run_study(given: StudyOptions) -> Study:
+    """Do what `study` does, from the record of its arguments."""
+    work, pairs = arrange(given)
     engine, store = find_engine(given.engine), None if given.folder is None else StudyStore.open(given.folder)
-    work = Work(members, given.data, given.test, {name: getattr(given, name) for name in _GIVEN})
-    listed = list_tasks(work, pairs, given)
-    about = _describe(members, pairs, listed, given)
+    known = {} if store is None else store.read_known()
+    listed = list_tasks(work, pairs, given, known)
+    about = _describe(work.members, pairs, listed, given)
     if store is not None:
         store.write_manifest(about)
+        if listed.known != known:
+            store.write_known(listed.known)
     made, failures = dict[PairName, Comparison](), dict(list_broken(about))
     done, total = 0, len(listed.tasks)
     try:
@@ -75,6 +77,13 @@ def _explain(done: int, total: int, folder: Any) -> str:
         return f"interrupted after {done} of {total} pairs; nothing is kept without folder='study'"
     return (f"interrupted after {done} of {total} pairs, which are kept in {str(folder)!r}; the same call "
             "goes on from there")
+
+
+def arrange(given: StudyOptions) -> tuple[Work, tuple[PairName, ...]]:
+    """Return what the tasks of a study share, and its pairs."""
+    members = list_members(given.networks, given.about or {})
+    pairs = list_pairs(list(members), given.pairs)
+    return Work(members, given.data, given.test, {name: getattr(given, name) for name in _GIVEN}), pairs
 
 
 def _take(outcome: Outcome, store: StudyStore | None, made: dict[PairName, Comparison],

@@ -245,7 +245,7 @@ class Study:
     def save(self, folder: FilePath) -> Path:
         """Write all comparisons and the manifest into a folder, which `Study.load` reads."""
         store = StudyStore.open(folder)
-        for task in _read_tasks(self.meta):
+        for task in read_tasks(self.meta):
             if task.pair in self.comparisons:
                 self.comparisons[task.pair].save(store.get_place(task))
                 store.finish(task)
@@ -265,7 +265,7 @@ class Study:
         store = StudyStore(Path(folder))
         about = store.read_manifest()
         places, failures = dict[PairName, Path](), dict(list_broken(about))
-        for task in _read_tasks(about):
+        for task in read_tasks(about):
             record = store.find(task)
             if record is None or record.reason:
                 failures[task.pair] = "not finished" if record is None else record.reason
@@ -283,5 +283,6 @@ def list_broken(about: Mapping[str, Any]) -> Iterator[tuple[PairName, str]]:
             yield (a, b), f"{broken} cannot be built: {failed[broken]}"
 
 
-def _read_tasks(about: Mapping[str, Any]) -> list[PairTask]:
+def read_tasks(about: Mapping[str, Any]) -> list[PairTask]:
+    """Return the tasks that a manifest names."""
     return [PairTask((task["pair"][0], task["pair"][1]), task["key"]) for task in about["tasks"]]

@@ -20,8 +20,9 @@ from suture._base import (
     run_foreign,
     show_value,
 )
+from suture.studies.population.sources import NetworkSource
 
-Given = nn.Module | str | Callable[[], Any]
+Given = nn.Module | str | NetworkSource | Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Member:
     Attributes:
         name: in tables.
         given: a module; a function without arguments that returns one, or a pair of one and its
-            preprocessing; or a spec such as "zoo:resnet_digits".
+            preprocessing; a spec such as "zoo:resnet_digits"; or a source of networks.
         about: what the user says of it, such as its seed.
     """
 
@@ -52,12 +53,19 @@ class Member:
             return specs.LoadedNetwork(self.given, None, self.name)
         if isinstance(self.given, str):
             return specs.build_network(self.given, like=like)
+        if isinstance(self.given, NetworkSource):
+            return self.given.build(like)
         with run_foreign(f"the function that builds {self.name!r}"):
             made = self.given()
         network, preprocessing = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
         expect(isinstance(network, nn.Module), f"a torch.nn.Module from the function of {self.name!r}",
                show_value(network))
         return specs.LoadedNetwork(network, preprocessing, self.name)
+
+
+    def find_stamp(self, like: Any = None) -> str | None:
+        """Return a hash of all that decides the network, without building it; None if that is unknown."""
+        return self.given.find_stamp(like) if isinstance(self.given, NetworkSource) else None
 
 
 def hash_member(loaded: specs.LoadedNetwork) -> str:
@@ -82,7 +90,8 @@ def list_members(networks: Any, about: Mapping[str, Mapping[str, Any]]) -> dict[
         expect(name not in found, "one name for each network", f"{name!r} twice",
                "give a dictionary {name: network}")
         # A class is callable, and would be built with random weights without a word.
-        fit = isinstance(given, nn.Module | str) or (callable(given) and not isinstance(given, type))
+        fit = (isinstance(given, nn.Module | str | NetworkSource)
+               or (callable(given) and not isinstance(given, type)))
         expect(fit, f"a module, a function that builds one, or a spec as {name!r}", show_value(given))
         found[name] = Member(name, given, _read_words(name, about.get(name, {})))
     expect(bool(found), "at least one network", "none")

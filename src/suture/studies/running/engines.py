@@ -66,6 +66,7 @@ def _compute(work: Work, store: StudyStore, task: PairTask, progress: Progress |
         if progress is not None:
             progress(stage, done, total)
 
+    start = time.perf_counter()
     try:
         with store.open_place(task) as place:
             try:
@@ -73,7 +74,7 @@ def _compute(work: Work, store: StudyStore, task: PairTask, progress: Progress |
             except CheckpointError:
                 work.compare(task, place, restart=True, progress=watch)
         store.check_claim(task)
-        return store.finish(task)
+        return store.finish(task, seconds=time.perf_counter() - start)
     except LockedError:
         raise
     except FOREIGN as error:
@@ -103,8 +104,17 @@ class Serial:
 
 def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
             progress: Progress | None = None) -> Outcomes:
-    """Run all tasks, and wait at the end for those that other processes work on."""
-    waiting = list(tasks)
+    """Run all tasks, and wait at the end for those that other processes work on.
+
+    Results that are there come first, so that no engine is started for them.
+    """
+    waiting = []
+    for task in tasks:
+        record = None if store is None else store.find(task)
+        if record is None or record.reason:
+            waiting.append(task)
+        else:
+            yield Outcome(task, record)
     while waiting:
         busy = []
         with closing(engine.run(work, store, waiting, progress)) as outcomes:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from suture import specs
 from suture._base import (
     FOREIGN,
     SutureError,
@@ -21,7 +22,6 @@ from suture._base import (
 )
 from suture.compare import Settings, collect_versions, describe_preparation
 from suture.data import Batches, Paired, Prepared
-from suture.specs import LoadedNetwork
 from suture.studies.population.members import Member, hash_member
 from suture.studies.population.pairs import PairName
 from suture.studies.running.engines import explain_failure
@@ -36,43 +36,58 @@ class TaskList:
         tasks: in the order in which they run.
         failed: reasons why networks cannot be built, by name; their pairs are no tasks.
         notes: sentences for the reader of the result.
+        known: what to pass to the next `list_tasks`.
     """
 
     tasks: Sequence[PairTask]
     failed: Mapping[str, str]
     notes: Sequence[str]
+    known: Mapping[str, Any]
 
 
-def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings) -> TaskList:
-    """Open every network once, read the data once, and give each pair its key."""
-    hashes, weights, failed = dict[str, str](), dict[str, str](), dict[str, str]()
-    own = ""
+def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings,
+               known: Mapping[str, Any] | None = None) -> TaskList:
+    """Open networks once, read the data once, and give each pair its key.
+
+    Args:
+        known: what an earlier call found of networks, by their stamps. These are not built again.
+    """
+    examined, failed, kept = dict[str, dict[str, Any]](), dict[str, str](), dict[str, Any]()
     for name in dict.fromkeys(name for pair in pairs for name in pair):
+        member = work.members[name]
         try:
-            loaded = work.open(name)
-            hashes[name], weights[name] = hash_member(loaded), _fingerprint(work.members[name], loaded)
-            own = own or (name if loaded.preprocessing is not None else "")
+            stamp = member.find_stamp(work.data)
+            examined[name] = (known or {}).get(stamp or "") or _examine(member, work.open(name))
+            # Otherwise a file was replaced meanwhile.
+            if stamp is not None and stamp == member.find_stamp(work.data):
+                kept[stamp] = examined[name]
         except FOREIGN as error:
             failed[name] = explain_failure(error)
+    own = next((name for name, found in examined.items() if found["prepared"]), "")
     for given in (work.data, work.test):
         if own and isinstance(given, Prepared | Paired):
             raise SutureError(f"expected raw examples, as {own!r} brings its own preprocessing, got "
                               f"{type(given).__name__}; give them, or networks without preprocessing")
-    notes: list[str] = []
+    notes = [f"{name}: {note}" for name, found in examined.items() for note in found["notes"]]
     sites = hash_object([settings.sites, settings.target_sites]).short
     shared = {"settings": settings.as_key(), "sites": sites,
               "versions": collect_versions(),
               "data": [[describe_preparation(given), _digest_data(given, name, bool(own), notes)]
                        for given, name in ((work.data, "data"), (work.test, "test data"))]}
     about = hash_parts(shared)
-    tasks = [PairTask(pair, hash_parts({"source": hashes[pair[0]], "target": hashes[pair[1]],
-                                        "shared": about}), (weights[pair[0]], weights[pair[1]]))
-             for pair in pairs if not failed.keys() & set(pair)]
-    return TaskList(tasks, failed, notes)
+    tasks = []
+    for pair in (pair for pair in pairs if not failed.keys() & set(pair)):
+        one, other = (examined[name] for name in pair)
+        key = hash_parts({"source": one["hash"], "target": other["hash"], "shared": about})
+        tasks.append(PairTask(pair, key, (one["weights"], other["weights"])))
+    return TaskList(tasks, failed, notes, kept)
 
 
-def _fingerprint(member: Member, loaded: LoadedNetwork) -> str:
-    return "" if isinstance(member.given, nn.Module) else fingerprint_network(loaded.network)
+def _examine(member: Member, loaded: specs.LoadedNetwork) -> dict[str, Any]:
+    """Return what tasks need to know of a network, as JSON."""
+    given = isinstance(member.given, nn.Module)
+    return {"hash": hash_member(loaded), "prepared": loaded.preprocessing is not None,
+            "notes": list(loaded.notes), "weights": "" if given else fingerprint_network(loaded.network)}
 
 
 def _digest_data(given: Any, name: str, raw: bool, notes: list[str]) -> Any:

@@ -26,10 +26,13 @@ from suture.results import Comparison, has_comparison, load, refuse_foreign
 from suture.studies.running.tasks import PairTask, TaskRecord
 
 MANIFEST = "study.json"
+PAIRS, TASKS, NETWORKS = "pairs", "tasks", "networks"
+"""Folders of comparisons, of the records of tasks, and of the weights of networks that a study trains."""
+KNOWN = "known.json"
 FORMAT = "suture.study/1"
 _RESULT = "comparison.safetensors"
 _CLAIM = "claim"
-_OWN = re.compile(r"pairs|tasks|\.?study\.json(\..*)?|\.trial\..*")
+_OWN = re.compile(rf"{PAIRS}|{TASKS}|{NETWORKS}|\.?study\.json(\..*)?|\.trial\..*")
 """Names in the folder of a study, with those of files in writing, which a killed process leaves."""
 
 
@@ -56,10 +59,10 @@ class StudyStore:
 
     def get_place(self, task: PairTask) -> Path:
         """Return the folder of a task's comparison."""
-        return self.folder / "pairs" / task.slug
+        return self.folder / PAIRS / task.slug
 
     def _get_record(self, task: PairTask) -> Path:
-        return self.folder / "tasks" / f"{task.slug}.json"
+        return self.folder / TASKS / f"{task.slug}.json"
 
     @contextmanager
     def claim(self, task: PairTask) -> Iterator[None]:
@@ -78,7 +81,7 @@ class StudyStore:
 
     def is_claimed(self, task: PairTask) -> bool:
         """Return True while a process works on a task."""
-        return is_held(self._get_record(task), _CLAIM)
+        return is_held(self._get_record(task), _CLAIM, beats=True)
 
     @contextmanager
     def open_place(self, task: PairTask) -> Iterator[Path]:
@@ -97,14 +100,14 @@ class StudyStore:
             return record
         return None
 
-    def finish(self, task: PairTask, reason: str = "") -> TaskRecord:
+    def finish(self, task: PairTask, reason: str = "", seconds: float = 0.0) -> TaskRecord:
         """Write and return the record of a task that is done, or that failed for a reason.
 
         Raises:
             SutureError: it cannot be written.
         """
         digest = "" if reason else _hash_file(self.get_place(task) / _RESULT)
-        record = TaskRecord(task.pair, task.key, reason, digest)
+        record = TaskRecord(task.pair, task.key, reason, digest, seconds=seconds)
         _write_checked(self._get_record(task), asdict(record))
         return record
 
@@ -123,6 +126,14 @@ class StudyStore:
                 load(place)
         except (SutureError, OSError):
             _set_aside(place)
+
+    def read_known(self) -> dict[str, Any]:
+        """Read what `list_tasks` knows of networks by their stamps."""
+        return _read_checked(self.folder / NETWORKS / KNOWN) or {}
+
+    def write_known(self, known: Mapping[str, Any]) -> None:
+        """Write what `list_tasks` knows of networks by their stamps."""
+        _write_checked(self.folder / NETWORKS / KNOWN, known)
 
     def write_manifest(self, about: Mapping[str, Any]) -> None:
         """Write what the study consists of."""

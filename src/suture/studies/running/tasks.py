@@ -9,7 +9,7 @@ from typing import Any
 
 from suture import specs
 from suture._base import Progress, SutureError, clean_file_name, fingerprint_network, get_time, hash_parts
-from suture.compare import compare
+from suture.compare import DryRun, compare, dry_run
 from suture.results import Comparison
 from suture.studies.population.members import Member
 from suture.studies.population.pairs import PairName
@@ -48,6 +48,7 @@ class TaskRecord:
         reason: why it failed, in one line; "" for one that is done.
         digest: of the file of its result.
         computed: when it ended, as text.
+        seconds: that it took.
     """
 
     pair: PairName
@@ -55,6 +56,7 @@ class TaskRecord:
     reason: str = ""
     digest: str = ""
     computed: str = field(default_factory=get_time)
+    seconds: float = 0.0
 
 
 @dataclass(eq=False)
@@ -101,6 +103,15 @@ class Work:
         Raises:
             SutureError: as `suture.compare`; a function builds another network than for the key of the task.
         """
+        return compare(**self._prepare(task), save_to=folder, restart=restart,
+                       progress=prefix_progress(progress, task.pair), **{**self.settings, **more})
+
+    def estimate(self, task: PairTask) -> DryRun:
+        """Return the estimate of a pair's comparison."""
+        return dry_run(**self._prepare(task), **self.settings)
+
+    def _prepare(self, task: PairTask) -> dict[str, Any]:
+        """Return networks, data and names of a pair as arguments of a comparison."""
         pair = task.pair
         one, other = self._open_pair(task)
         same = pair[0] == pair[1]
@@ -109,9 +120,8 @@ class Work:
         data, test = (None if given is None else
                       specs.prepare_data(given, one.preprocessing, theirs, always=prepared)
                       for given in (self.data, self.test))
-        return compare(one.network, None if same else other.network, data, test, names=pair,
-                       save_to=folder, restart=restart, progress=prefix_progress(progress, pair),
-                       **{**self.settings, **more})
+        return {"source": one.network, "target": None if same else other.network, "data": data, "test": test,
+                "names": pair}
 
     def replace(self, **changes: Any) -> Work:
         return replace(self, _opened={}, **changes)

@@ -1,0 +1,1 @@
+"""A study as one TOML file: read, planned, trained, run, cleaned."""
