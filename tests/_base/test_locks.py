@@ -79,7 +79,7 @@ def test_a_lock_that_beats_is_taken_over_after_a_long_silence(tmp_path: Path, te
     with pytest.raises(SutureError), hold_lock(tmp_path):
         pytest.fail("a lock that does not promise to beat was taken over")
     assert is_held(tmp_path)
-        assert not is_held(tmp_path, beats=True)
+    assert not is_held(tmp_path, beats=True)
     with hold_lock(tmp_path, beats=True) as note:
         assert "was taken over" in note
         assert still_holds(tmp_path)
