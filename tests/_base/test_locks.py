@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from suture._base import SutureError, check_file, check_folder, hold_lock, refuse_held
+from suture._base import SutureError, check_file, check_folder, hold_lock, is_held, refuse_held, still_holds
 from suture._base.keeping import locks
 from suture._base.keeping.locks import LOCK, find_start
 
@@ -65,6 +66,37 @@ def test_a_damaged_lock_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / LOCK).write_text(text)
     with pytest.raises(SutureError, match=r"remove .*suture\.lock"), hold_lock(tmp_path):
         pytest.fail("held")
+
+
+@pytest.mark.parametrize("text", ["", json.dumps({"process": 1, "host": "elsewhere"})])
+def test_a_lock_that_beats_is_taken_over_after_a_long_silence(tmp_path: Path, text: str) -> None:
+    (tmp_path / LOCK).write_text(text)
+    with pytest.raises(SutureError), hold_lock(tmp_path, beats=True):
+        pytest.fail("held twice")
+    assert is_held(tmp_path)
+    now = (tmp_path / LOCK).stat().st_mtime
+    os.utime(tmp_path / LOCK, (now, now - locks.SILENT - 1))
+    with pytest.raises(SutureError), hold_lock(tmp_path):
+        pytest.fail("a lock that does not promise to beat was taken over")
+    assert is_held(tmp_path)
+    assert not is_held(tmp_path, beats=True)
+    with hold_lock(tmp_path, beats=True) as note:
+        assert "was taken over" in note
+        assert still_holds(tmp_path)
+        (tmp_path / LOCK).write_text(text)
+        assert not still_holds(tmp_path)
+    assert (tmp_path / LOCK).read_text() == text  # of the new holder
+
+
+def test_a_lock_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "BEAT", 0.01)
+    with hold_lock(tmp_path, beats=True):
+        os.utime(tmp_path / LOCK, (1, 1))
+        end = time.monotonic() + 20
+        while (tmp_path / LOCK).stat().st_mtime == 1:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_lock_works_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,7 @@ from suture._base.hashing import hash_tensors as hash_tensors
 from suture._base.keeping.checkpoints import CHECKPOINT_NAME as CHECKPOINT_NAME
 from suture._base.keeping.checkpoints import NO_KEEPER as NO_KEEPER
 from suture._base.keeping.checkpoints import RESTART as RESTART
+from suture._base.keeping.checkpoints import CheckpointError as CheckpointError
 from suture._base.keeping.checkpoints import Keeper as Keeper
 from suture._base.keeping.checkpoints import KeptPass as KeptPass
 from suture._base.keeping.checkpoints import is_checkpoint as is_checkpoint
@@ -56,6 +57,7 @@ from suture._base.keeping.locks import LockedError as LockedError
 from suture._base.keeping.locks import hold_lock as hold_lock
 from suture._base.keeping.locks import is_held as is_held
 from suture._base.keeping.locks import refuse_held as refuse_held
+from suture._base.keeping.locks import still_holds as still_holds
 from suture._base.keeping.places import check_file as check_file
 from suture._base.keeping.places import check_folder as check_folder
 from suture._base.object_hashing import ObjectHash as ObjectHash

@@ -10,6 +10,7 @@ from suture.compare.fitting.single_layer import StitchOptions as StitchOptions
 from suture.compare.fitting.single_layer import stitch as stitch
 from suture.compare.kept_run import hold_folder as hold_folder
 from suture.compare.key import collect_versions as collect_versions
+from suture.compare.key import describe_preparation as describe_preparation
 from suture.compare.rehearsal.dry_run import DryRun as DryRun
 from suture.compare.rehearsal.dry_run import Ready as Ready
 from suture.compare.rehearsal.dry_run import dry_run as dry_run

@@ -33,6 +33,10 @@ _LONGEST_HEADER = 100_000_000
 """Bytes, the limit of safetensors."""
 
 
+class CheckpointError(SutureError):
+    """A checkpoint is damaged or of another run, so that this run cannot go on from it."""
+
+
 def is_checkpoint(path: Path) -> bool:
     """Return True for a file that a keeper has written, also if it is cut off or empty.
 
@@ -144,10 +148,10 @@ class Keeper:
         try:
             file = load_tensors(path, KIND)
         except SutureError as e:
-            raise SutureError(f"{e}, or {RESTART}") from e
+            raise CheckpointError(f"{e}, or {RESTART}") from e
         if file.about["key"] != self._key:
-            raise SutureError(f"{str(path)!r} was kept by a run with other networks, settings or device; "
-                              f"choose another place, or {RESTART}")
+            raise CheckpointError(f"{str(path)!r} was kept by a run with other networks, settings or "
+                                  f"device; choose another place, or {RESTART}")
         return file
 
     def finish(self, stage: str) -> None:

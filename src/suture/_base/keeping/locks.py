@@ -9,7 +9,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,12 @@ LOCK = ".suture.lock"
 """Name of the lock of a folder."""
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 """Errors of file systems without hard links."""
-_HELD: dict[Path, int] = {}
-"""Locks of this process, with the thread that holds each."""
+_HELD: dict[Path, tuple[int, Mapping[str, Any]]] = {}
+"""Locks of this process, with the thread that holds each and what their files say."""
+BEAT = 20.0
+"""Seconds between two signs of life of a lock that beats."""
+SILENT = 300.0
+"""Seconds without one after which it is taken over; more than file systems keep old times for, about 60."""
 
 
 class LockedError(SutureError):
@@ -31,7 +35,7 @@ class LockedError(SutureError):
 
 
 @contextmanager
-def hold_lock(place: Path, what: str = "") -> Iterator[str]:
+def hold_lock(place: Path, what: str = "", *, beats: bool = False) -> Iterator[str]:
     """Hold the lock of a folder, or of a file, while a block writes to it; reading needs no lock.
 
     A block inside a block of the same thread shares its lock. The lock of a process of this host that has
@@ -40,6 +44,9 @@ def hold_lock(place: Path, what: str = "") -> Iterator[str]:
     Args:
         place: the folder, made if it is missing; or a file, with `what`.
         what: part of the lock's name for a file, which the lock lies beside.
+        beats: show every `BEAT` seconds that the holder lives. Then a lock of any host that was silent for
+            `SILENT` seconds is taken over too, and a holder that was suspended for so long has lost it
+            (`still_holds`). All who hold this lock must say so.
 
     Yields:
         A sentence on a lock that was taken over; usually empty.
@@ -48,36 +55,41 @@ def hold_lock(place: Path, what: str = "") -> Iterator[str]:
         LockedError: another process holds the lock.
         SutureError: the place cannot be written.
     """
-    path = _name_lock(place, what)
+    path = _find_lock(place, what)
     own = {"process": os.getpid(), "host": socket.gethostname(), "started": find_start(os.getpid()),
            "since": get_time()}
     key, me = path.absolute(), threading.get_ident()
-    if _HELD.get(key) == me:
+    if key in _HELD and _HELD[key][0] == me:
         yield ""
         return
     with ExitStack() as folders:  # without a result no trace remains
         try:
             folders.enter_context(make_folder(path.parent))
-            note = _take(path, own)
+            note = _take(path, own, beats)
         except OSError as error:
             raise make_unwritable_error(path, error) from error
-        _HELD[key] = me
+        _HELD[key] = me, own
         try:
-            yield note
+            with _show_life(path, own) if beats else nullcontext():
+                yield note
         finally:
             _HELD.pop(key, None)
             if _read(path) == own:  # else somebody removed it by hand, and another process holds it now
                 path.unlink(missing_ok=True)
 
 
-def is_held(place: Path, what: str = "") -> bool:
-    """Return True if a process holds the lock of a folder or file; arguments as for `hold_lock`."""
-    held = _read(_name_lock(place, what))
-    return held is not None and not _is_stale(held)
+def still_holds(place: Path, what: str = "") -> bool:
+    """Return False if another process took over the lock that this block holds."""
+    path = _find_lock(place, what)
+    return _read(path) == _HELD[path.absolute()][1]
 
 
-def _name_lock(place: Path, what: str) -> Path:
-    return place.with_name(f".{place.name}.{what}.lock") if what else place / LOCK
+def is_held(place: Path, what: str = "", *, beats: bool = False) -> bool:
+    """Return True if a process that lives holds the lock of a folder or file; arguments as for `hold_lock`.
+    """
+    path = _find_lock(place, what)
+    held = _read(path)
+    return held is not None and not _is_stale(held) and not (beats and _is_silent(path))
 
 
 def refuse_held(folder: Path) -> None:
@@ -99,13 +111,47 @@ def find_start(process: int) -> str:
         return ""
 
 
-def _take(path: Path, own: Mapping[str, Any]) -> str:
+def _find_lock(place: Path, what: str) -> Path:
+    return place.with_name(f".{place.name}.{what}.lock") if what else place / LOCK
+
+
+@contextmanager
+def _show_life(path: Path, own: Mapping[str, Any]) -> Iterator[None]:
+    """Refresh the time of a lock in a block, by the clock of its file system, while it is this holder's."""
+    ended = threading.Event()
+
+    def refresh() -> None:
+        while not ended.wait(BEAT):
+            with suppress(OSError):
+                if _read(path) == own:
+                    os.utime(path)
+
+    threading.Thread(target=refresh, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _is_silent(path: Path) -> bool:
+    """Return True if a lock was not refreshed for long, by the clock of its own file system."""
+    trial = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        trial.touch()
+        return trial.stat().st_mtime - path.stat().st_mtime > SILENT
+    except OSError:  # such as a lock that is gone by now
+        return False
+    finally:
+        trial.unlink(missing_ok=True)
+
+
+def _take(path: Path, own: Mapping[str, Any], beats: bool) -> str:
     note = ""
     while not _write_new(path, json.dumps(own)):
         held = _read(path)
         if held is None:
             continue  # the holder has just ended
-        if not _is_stale(held):
+        if not (_is_stale(held) or (beats and _is_silent(path))):
             raise LockedError(_describe_holder(path, held))
         aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
         try:
@@ -113,7 +159,7 @@ def _take(path: Path, own: Mapping[str, Any]) -> str:
         except FileNotFoundError:
             continue
         if _read(aside) == held:
-            note = f"the lock of process {held['process']}, which has ended, was taken over"
+            note = f"the lock of process {held.get('process', 'unknown')}, which has ended, was taken over"
         else:  # another process was faster, and this was its lock
             with suppress(OSError):
                 os.link(aside, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def study(given: StudyOptions) -> Study:
     Raises:
         SutureError: bad input; no pair could be compared.
     """
-    return run_study(given)
+    with listen_to_signals():
+        return run_study(given)
 
 
 def run_study(given: StudyOptions) -> Study:
@@ -54,14 +56,27 @@ def run_study(given: StudyOptions) -> Study:
         if listed.known != known:
             store.write_known(listed.known)
     made, failures = dict[PairName, Comparison](), dict(list_broken(about))
-    with listen_to_signals():
-        for k, outcome in enumerate(run_all(engine, work, store, listed.tasks, given.progress)):
-            _take(outcome, store, made, failures, given)
-            _report(given.progress, k + 1, len(listed.tasks))
+    done, total = 0, len(listed.tasks)
+    try:
+        with closing(run_all(engine, work, store, listed.tasks, given.progress)) as outcomes:
+            for done, outcome in enumerate(outcomes, 1):
+                _take(outcome, store, made, failures, given)
+                _report(given.progress, done, total)
+    except KeyboardInterrupt as error:
+        error.args = (_explain(done, total, given.folder),)
+        raise
     kept: Mapping[PairName, Comparison] = made
     if store is not None:
         kept = KeptComparisons({t.pair: store.get_place(t) for t in listed.tasks if t.pair not in failures})
     return Study.make(about, kept, failures)
+
+
+def _explain(done: int, total: int, folder: Any) -> str:
+    """Say what was kept of a study that was interrupted, and how to go on."""
+    if folder is None:
+        return f"interrupted after {done} of {total} pairs; nothing is kept without folder='study'"
+    return (f"interrupted after {done} of {total} pairs, which are kept in {str(folder)!r}; the same call "
+            "goes on from there")
 
 
 def arrange(given: StudyOptions) -> tuple[Work, tuple[PairName, ...]]:

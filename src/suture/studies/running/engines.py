@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
-from suture._base import LockedError, Progress, SutureError
+from suture._base import FOREIGN, CheckpointError, LockedError, Progress, SutureError, describe_error
 from suture.results import Comparison
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, TaskRecord, Work
@@ -31,47 +32,78 @@ class Outcome:
     made: Comparison | None = None
 
 
+Outcomes = Generator[Outcome, None, None]
+
+
 class Engine(Protocol):
-    """Runs tasks in some order and yields each outcome as it comes."""
+    """Runs tasks in some order and yields each outcome as it comes; closed, it ends its workers."""
 
     def run(self, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
-            progress: Progress | None) -> Iterator[Outcome]: ...
+            progress: Progress | None) -> Outcomes: ...
 
 
 def run_task(work: Work, store: StudyStore | None, task: PairTask,
              progress: Progress | None = None) -> Outcome:
-    """Run one task, or find its result; bad input of one pair becomes the reason of its record."""
+    """Run one task, or find its result; what fails in one pair becomes the reason of its record."""
     try:
         if store is None:
-            made = work.compare(task.pair, progress=progress)
+            made = work.compare(task, progress=progress)
             return Outcome(task, TaskRecord(task.pair, task.key), made)
         with store.claim(task):
             found = store.find(task)
-            if found is None or found.reason:
-                store.set_aside_damaged(task)
-                start = time.perf_counter()
-                work.compare(task.pair, store.get_place(task), progress=progress)
-                found = store.finish(task, seconds=time.perf_counter() - start)
-            return Outcome(task, found)
+            return Outcome(task, _compute(work, store, task, progress) if found is None or found.reason
+                           else found)
     except LockedError:
         return Outcome(task, None)
-    except SutureError as error:
-        failed = str(error)
-    return Outcome(task, TaskRecord(task.pair, task.key, failed) if store is None
-                   else store.finish(task, failed))
+    except FOREIGN as error:
+        return Outcome(task, TaskRecord(task.pair, task.key, explain_failure(error)))
+
+
+def _compute(work: Work, store: StudyStore, task: PairTask, progress: Progress | None) -> TaskRecord:
+    """Compute a claimed task, and return the record of its end."""
+    def watch(stage: str, done: int, total: int | None) -> None:
+        store.check_claim(task)  # or a process that was suspended would write over another's result
+        if progress is not None:
+            progress(stage, done, total)
+
+    start = time.perf_counter()
+    try:
+        with store.open_place(task) as place:
+            try:
+                work.compare(task, place, progress=watch)
+            except CheckpointError:
+                work.compare(task, place, restart=True, progress=watch)
+        store.check_claim(task)
+        return store.finish(task, seconds=time.perf_counter() - start)
+    except LockedError:
+        raise
+    except FOREIGN as error:
+        store.check_claim(task)
+        return note_failure(store, task, explain_failure(error))
+
+
+def note_failure(store: StudyStore, task: PairTask, reason: str) -> TaskRecord:
+    """Return the record of a task that failed, written unless that fails too, as on a full disk."""
+    with suppress(SutureError):
+        return store.finish(task, reason)
+    return TaskRecord(task.pair, task.key, reason)
+
+
+def explain_failure(error: BaseException) -> str:
+    return str(error) if isinstance(error, SutureError) else describe_error(error)
 
 
 class Serial:
     """Runs one task after another in this process."""
 
     def run(self, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
-            progress: Progress | None) -> Iterator[Outcome]:
+            progress: Progress | None) -> Outcomes:
         for task in tasks:
             yield run_task(work, store, task, progress)
 
 
 def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
-            progress: Progress | None = None) -> Iterator[Outcome]:
+            progress: Progress | None = None) -> Outcomes:
     """Run all tasks, and wait at the end for those that other processes work on.
 
     Results that are there come first, so that no engine is started for them.
@@ -85,11 +117,21 @@ def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequenc
             yield Outcome(task, record)
     while waiting:
         busy = []
-        for outcome in engine.run(work, store, waiting, progress):
-            if outcome.record is None:
-                busy.append(outcome.task)
-            else:
-                yield outcome
-        if len(busy) == len(waiting):
-            time.sleep(_WAIT)
+        with closing(engine.run(work, store, waiting, progress)) as outcomes:
+            for outcome in outcomes:
+                if outcome.record is None:
+                    busy.append(outcome.task)
+                else:
+                    yield outcome
+        if busy and store is not None:
+            _wait_for_others(store, busy, progress)
         waiting = busy
+
+
+def _wait_for_others(store: StudyStore, busy: Sequence[PairTask], progress: Progress | None) -> None:
+    """Wait until one of the tasks is no longer worked on, without a worker that would look for it."""
+    if progress is not None:
+        progress("waiting for pairs of other processes", 0, len(busy))
+    time.sleep(_WAIT)
+    while all(map(store.is_claimed, busy)):
+        time.sleep(_WAIT)

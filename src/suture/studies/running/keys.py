@@ -8,14 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from suture import specs
-from suture._base import FOREIGN, SutureError, describe_error, hash_object, hash_parts
-from suture.compare import Settings, collect_versions
-from suture.data import Batches, Prepared
-from suture.studies.population.members import hash_member
+from suture._base import (
+    FOREIGN,
+    SutureError,
+    count_examples,
+    fingerprint_network,
+    hash_object,
+    hash_parts,
+)
+from suture.compare import Settings, collect_versions, describe_preparation
+from suture.data import Batches, Paired, Prepared
+from suture.studies.population.members import Member, hash_member
 from suture.studies.population.pairs import PairName
+from suture.studies.running.engines import explain_failure
 from suture.studies.running.tasks import PairTask, Work
 
 
@@ -43,48 +52,67 @@ def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings,
     Args:
         known: what an earlier call found of networks, by their stamps. These are not built again.
     """
-    hashes, failed, notes = dict[str, str](), dict[str, str](), list[str]()
-    raw, kept = False, dict[str, Any]()
+    examined, failed, kept = dict[str, dict[str, Any]](), dict[str, str](), dict[str, Any]()
     for name in dict.fromkeys(name for pair in pairs for name in pair):
+        member = work.members[name]
         try:
-            stamp = work.members[name].find_stamp(work.data)
-            found = (known or {}).get(stamp or "") or _examine(work.open(name))
-            hashes[name], raw = found["hash"], raw or found["prepared"]
-            notes += (f"{name}: {note}" for note in found["notes"])
+            stamp = member.find_stamp(work.data)
+            examined[name] = (known or {}).get(stamp or "") or _examine(member, work.open(name))
             # Otherwise a file was replaced meanwhile.
-            if stamp is not None and stamp == work.members[name].find_stamp(work.data):
-                kept[stamp] = found
+            if stamp is not None and stamp == member.find_stamp(work.data):
+                kept[stamp] = examined[name]
         except FOREIGN as error:
-            failed[name] = str(error) if isinstance(error, SutureError) else describe_error(error)
+            failed[name] = explain_failure(error)
+    own = next((name for name, found in examined.items() if found["prepared"]), "")
+    for given in (work.data, work.test):
+        if own and isinstance(given, Prepared | Paired):
+            raise SutureError(f"expected raw examples, as {own!r} brings its own preprocessing, got "
+                              f"{type(given).__name__}; give them, or networks without preprocessing")
+    notes = [f"{name}: {note}" for name, found in examined.items() for note in found["notes"]]
     sites = hash_object([settings.sites, settings.target_sites]).short
     shared = {"settings": settings.as_key(), "sites": sites,
               "versions": collect_versions(),
-              "data": [_digest_data(given, name, raw, notes) for given, name in
-                       ((work.data, "data"), (work.test, "test data"))]}
+              "data": [[describe_preparation(given), _digest_data(given, name, bool(own), notes)]
+                       for given, name in ((work.data, "data"), (work.test, "test data"))]}
     about = hash_parts(shared)
-    tasks = [PairTask(pair, hash_parts({"source": hashes[pair[0]], "target": hashes[pair[1]],
-                                        "shared": about}))
-             for pair in pairs if not failed.keys() & set(pair)]
+    tasks = []
+    for pair in (pair for pair in pairs if not failed.keys() & set(pair)):
+        one, other = (examined[name] for name in pair)
+        key = hash_parts({"source": one["hash"], "target": other["hash"], "shared": about})
+        tasks.append(PairTask(pair, key, (one["weights"], other["weights"])))
     return TaskList(tasks, failed, notes, kept)
 
 
-def _examine(loaded: specs.LoadedNetwork) -> dict[str, Any]:
+def _examine(member: Member, loaded: specs.LoadedNetwork) -> dict[str, Any]:
     """Return what tasks need to know of a network, as JSON."""
+    given = isinstance(member.given, nn.Module)
     return {"hash": hash_member(loaded), "prepared": loaded.preprocessing is not None,
-            "notes": list(loaded.notes)}
+            "notes": list(loaded.notes), "weights": "" if given else fingerprint_network(loaded.network)}
 
 
 def _digest_data(given: Any, name: str, raw: bool, notes: list[str]) -> Any:
-    """Return digests of one pass over data; new ones in every run for data that change by themselves."""
+    """Return digests of one pass over data, in any order if loaders shuffle them.
+
+    For data that change by themselves they are new in every call.
+    """
     if given is None:
         return None
     batches = Batches(Prepared(given, _forget) if raw else given, name=name, watched=True)
-    if batches.is_random():
-        notes.append(f"the {name} come otherwise in every pass, so that earlier results cannot be taken over")
-        return secrets.token_hex(8)
-    return batches.read_again().as_record()
+    seen, changes = batches.read_again(), batches.is_random()
+    if not changes and _hash_first(batches) == _hash_first(batches):
+        return seen.as_record()
+    loader = given.data if isinstance(given, Prepared) else given
+    if not (changes and isinstance(loader, DataLoader)) and batches.read_again().any_order == seen.any_order:
+        return {"examples": seen.examples, "any_order": seen.any_order, "batches": seen.batches}
+    notes.append(f"the {name} come otherwise in every pass, so that earlier results cannot be taken over")
+    return secrets.token_hex(8)
+
+
+def _hash_first(batches: Batches) -> str:
+    first = next(iter(batches))
+    return hash_object([first.source if first.raw is None else first.raw, first.labels]).state
 
 
 def _forget(raw: Any) -> Tensor:
     """Prepare nothing, because only the raw examples are read."""
-    return torch.zeros(len(raw), 1)
+    return torch.zeros(count_examples(raw), 1)

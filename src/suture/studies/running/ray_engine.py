@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from suture._base import Progress, SutureError, describe_error, import_optional
-from suture.studies.running.engines import Outcome, run_task
+from suture.studies.running.engines import Outcome, Outcomes, note_failure, run_task
 from suture.studies.running.processes import MOST_ATTEMPTS, require_store
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, Work
@@ -36,7 +36,7 @@ class Ray:
     gpus: float = 0
 
     def run(self, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
-            progress: Progress | None) -> Iterator[Outcome]:
+            progress: Progress | None) -> Outcomes:
         """Run tasks; see `Engine`. Stages within a pair are not reported."""
         store = require_store(store, "ray")
         ray = import_optional("ray", "ray", "engine='ray'")
@@ -58,7 +58,7 @@ class Ray:
         try:
             return ray.get(done)  # type: ignore[no-any-return]
         except ray.exceptions.RayError as error:
-            return Outcome(task, store.finish(task, f"its worker failed: {describe_error(error)}"))
+            return Outcome(task, note_failure(store, task, f"its worker failed: {describe_error(error)}"))
 
     @contextmanager
     def _connect(self, ray: Any) -> Iterator[None]:

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from suture._base import SutureError, check_folder, hold_lock, is_held, replace_file
+from suture._base import (
+    LockedError,
+    SutureError,
+    check_folder,
+    hold_lock,
+    is_held,
+    replace_file,
+    still_holds,
+)
 from suture.results import Comparison, has_comparison, load, refuse_foreign
 from suture.studies.running.tasks import PairTask, TaskRecord
 
@@ -22,14 +31,18 @@ PAIRS, TASKS, NETWORKS = "pairs", "tasks", "networks"
 KNOWN = "known.json"
 FORMAT = "suture.study/1"
 _RESULT = "comparison.safetensors"
+_CLAIM = "claim"
+_OWN = re.compile(rf"{PAIRS}|{TASKS}|{NETWORKS}|\.?study\.json(\..*)?|\.trial\..*")
+"""Names in the folder of a study, with those of files in writing, which a killed process leaves."""
 
 
 @dataclass(frozen=True)
 class StudyStore:
     """The folder of a study, for one or several processes that write to it at once.
 
-    ``study.json`` names networks and tasks, ``pairs/SLUG`` is the folder of a comparison, and
-    ``tasks/SLUG.json`` says how its task ended. What is damaged is set aside and computed again.
+    ``study.json`` names networks and tasks of the call that began last, ``pairs/SLUG`` is the folder of a
+    comparison, and ``tasks/SLUG.json`` says how its task ended. Slugs hold the key of the task, so that calls
+    with other networks or settings are in nobody's way. What is damaged is set aside and computed again.
     """
 
     folder: Path
@@ -38,8 +51,8 @@ class StudyStore:
     def open(cls, folder: str | PathLike[str]) -> StudyStore:
         """Return the store of a folder that can be written, before any work."""
         place = check_folder(folder)
-        strange = place.exists() and {path.name for path in place.iterdir()} - {PAIRS, TASKS, NETWORKS}
-        if strange and not (place / MANIFEST).exists():
+        if place.exists() and not (place / MANIFEST).exists() and not all(
+                _OWN.fullmatch(path.name) for path in place.iterdir()):
             raise SutureError(f"expected an empty folder or one of a study, got {str(place)!r}; choose "
                               "another folder")
         return cls(place)
@@ -47,10 +60,6 @@ class StudyStore:
     def get_place(self, task: PairTask) -> Path:
         """Return the folder of a task's comparison."""
         return self.folder / PAIRS / task.slug
-
-    def is_claimed(self, task: PairTask) -> bool:
-        """Return True if a process works on a task."""
-        return is_held(self._get_record(task), "claim")
 
     def _get_record(self, task: PairTask) -> Path:
         return self.folder / TASKS / f"{task.slug}.json"
@@ -62,13 +71,28 @@ class StudyStore:
         Raises:
             LockedError: another process works on it.
         """
-        with hold_lock(self._get_record(task), "claim"):
+        with hold_lock(self._get_record(task), _CLAIM, beats=True):
             yield
+
+    def check_claim(self, task: PairTask) -> None:
+        """Raise a `LockedError` if another process took over the claim, as while this one was suspended."""
+        if not still_holds(self._get_record(task), _CLAIM):
+            raise LockedError(f"another process took over {' into '.join(task.pair)}")
+
+    def is_claimed(self, task: PairTask) -> bool:
+        """Return True while a process works on a task."""
+        return is_held(self._get_record(task), _CLAIM, beats=True)
+
+    @contextmanager
+    def open_place(self, task: PairTask) -> Iterator[Path]:
+        """Hold the folder of a claimed task's comparison in a block, and set aside what is damaged there."""
+        self._set_aside_damaged(task)
+        with hold_lock(self.get_place(task), beats=True):
+            yield self.get_place(task)
 
     def find(self, task: PairTask) -> TaskRecord | None:
         """Return how a task ended; None if it did not, or its result is damaged or missing."""
-        path = self._get_record(task)
-        found = _read_checked(path)
+        found = _read_checked(self._get_record(task))
         if found is None:
             return None
         record = TaskRecord(**{**found, "pair": tuple(found["pair"])})
@@ -77,7 +101,11 @@ class StudyStore:
         return None
 
     def finish(self, task: PairTask, reason: str = "", seconds: float = 0.0) -> TaskRecord:
-        """Write and return the record of a task that is done, or that failed for a reason."""
+        """Write and return the record of a task that is done, or that failed for a reason.
+
+        Raises:
+            SutureError: it cannot be written.
+        """
         digest = "" if reason else _hash_file(self.get_place(task) / _RESULT)
         record = TaskRecord(task.pair, task.key, reason, digest, seconds=seconds)
         _write_checked(self._get_record(task), asdict(record))
@@ -87,15 +115,17 @@ class StudyStore:
         """Load the comparison of a task that is done."""
         return load(self.get_place(task))
 
-    def set_aside_damaged(self, task: PairTask) -> None:
-        """Rename the folder of a comparison that cannot be loaded or is incomplete, to compute it again."""
-        place = self.get_place(task)
+    def _set_aside_damaged(self, task: PairTask) -> None:
+        """Rename a damaged record, and the folder of a comparison that cannot be loaded or is incomplete."""
+        record, place = self._get_record(task), self.get_place(task)
+        if record.exists() and _read_checked(record) is None:
+            _set_aside(record)
         try:
             refuse_foreign(place)
             if has_comparison(place):
                 load(place)
-        except SutureError:
-            place.rename(place.with_name(f"{place.name}.damaged-{secrets.token_hex(4)}"))
+        except (SutureError, OSError):
+            _set_aside(place)
 
     def read_known(self) -> dict[str, Any]:
         """Read what `list_tasks` knows of networks by their stamps."""
@@ -130,18 +160,17 @@ def _write_checked(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _read_checked(path: Path) -> dict[str, Any] | None:
-    """Read JSON that `_write_checked` wrote; None if it is missing. A damaged file is set aside."""
-    try:
+    """Read JSON that `_write_checked` wrote; None if it is missing or damaged."""
+    with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
         read = json.loads(path.read_bytes())
         content = read["content"]
         if isinstance(content, dict) and read["digest"] == _hash_content(content):
             return content
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError):
-        pass
-    path.rename(path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}"))
     return None
+
+
+def _set_aside(path: Path) -> None:
+    path.rename(path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}"))
 
 
 def _hash_content(content: Mapping[str, Any]) -> str:
@@ -149,9 +178,9 @@ def _hash_content(content: Mapping[str, Any]) -> str:
 
 
 def _hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file, "" if it is missing."""
+    """Return the SHA-256 of a file, "" if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except FileNotFoundError:
+    except OSError:
         return ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from suture import specs
-from suture._base import Progress, clean_file_name, get_time, hash_parts
+from suture._base import Progress, SutureError, clean_file_name, fingerprint_network, get_time, hash_parts
 from suture.compare import DryRun, compare, dry_run
 from suture.results import Comparison
 from suture.studies.population.members import Member
@@ -25,10 +25,12 @@ class PairTask:
     Attributes:
         pair: source and target.
         key: 16 hex digits of networks, data, settings and versions.
+        weights: fingerprints of the weights of both networks; "" for a module, which nobody builds again.
     """
 
     pair: PairName
     key: str
+    weights: tuple[str, str] = field(default=("", ""), compare=False)
 
     @property
     def slug(self) -> str:
@@ -73,28 +75,45 @@ class Work:
     settings: Mapping[str, Any]
     _opened: dict[str, specs.LoadedNetwork] = field(default_factory=dict)
 
-    def open(self, name: str) -> specs.LoadedNetwork:
+    def open(self, name: str, anew: bool = False) -> specs.LoadedNetwork:
         """Return a network, built anew unless it was among the last ones."""
-        if name not in self._opened:
+        if anew or name not in self._opened:
             self._opened[name] = self.members[name].open(self.data)
             for old in list(self._opened)[:-_KEPT]:
                 del self._opened[old]
         self._opened[name] = self._opened.pop(name)
         return self._opened[name]
 
-    def compare(self, pair: PairName, folder: Path | None = None, restart: bool = False,
+    def _open_pair(self, task: PairTask) -> list[specs.LoadedNetwork]:
+        """Return both networks, found to have the weights that the key of the task was made from."""
+        changed: list[str] = []
+        for anew in (False, True):  # networks that share a module overwrite each other in memory
+            loaded = [self.open(name, anew) for name in dict.fromkeys(task.pair)]
+            changed = [name for name, one, known in zip(task.pair, loaded, task.weights, strict=False)
+                       if known and fingerprint_network(one.network) != known]
+            if not changed:
+                return [loaded[0], loaded[-1]]
+        raise SutureError(f"the function of {changed[0]!r} builds a network with other weights than before; "
+                          "set a seed in it, and build a new module each time")
+
+    def compare(self, task: PairTask, folder: Path | None = None, restart: bool = False,
                 progress: Progress | None = None, **more: Any) -> Comparison:
-        """Compare the two networks of a pair, each with the preprocessing that it asks for."""
-        return compare(**self._prepare(pair), save_to=folder, restart=restart,
-                       progress=prefix_progress(progress, pair), **{**self.settings, **more})
+        """Compare the two networks of a pair, each with the preprocessing that it asks for.
 
-    def estimate(self, pair: PairName) -> DryRun:
+        Raises:
+            SutureError: as `suture.compare`; a function builds another network than for the key of the task.
+        """
+        return compare(**self._prepare(task), save_to=folder, restart=restart,
+                       progress=prefix_progress(progress, task.pair), **{**self.settings, **more})
+
+    def estimate(self, task: PairTask) -> DryRun:
         """Return the estimate of a pair's comparison."""
-        return dry_run(**self._prepare(pair), **self.settings)
+        return dry_run(**self._prepare(task), **self.settings)
 
-    def _prepare(self, pair: PairName) -> dict[str, Any]:
+    def _prepare(self, task: PairTask) -> dict[str, Any]:
         """Return networks, data and names of a pair as arguments of a comparison."""
-        one, other = (self.open(name) for name in pair)
+        pair = task.pair
+        one, other = self._open_pair(task)
         same = pair[0] == pair[1]
         theirs = one.preprocessing if same else other.preprocessing
         prepared = one.preprocessing is not None or theirs is not None

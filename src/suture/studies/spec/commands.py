@@ -84,7 +84,7 @@ def plan_file(spec: StudyFile) -> PlannedRun:
         states[task.pair] = TO_DO if record is None else record.reason or DONE
         if states[task.pair] == DONE:
             sizes.append(sum(file.stat().st_size for file in store.get_place(task).rglob("*")))
-    left, notes = [pair for pair, state in states.items() if state != DONE], [*listed.notes]
+    left, notes = [task for task in listed.tasks if states[task.pair] != DONE], [*listed.notes]
     seconds = _estimate(work, left, notes)
     size = round(len(left) * sum(sizes) / len(sizes)) if sizes else None
     place = next(part for part in (spec.folder.absolute(), *spec.folder.absolute().parents) if part.exists())
@@ -93,15 +93,15 @@ def plan_file(spec: StudyFile) -> PlannedRun:
                       tuple(notes))
 
 
-def _estimate(work: Work, left: list[PairName], notes: list[str]) -> float | None:
+def _estimate(work: Work, left: list[PairTask], notes: list[str]) -> float | None:
     """Return the seconds of some pairs by the first that can be estimated; a note says if none can."""
     problem = ""
-    for pair in left:
+    for task in left:
         try:
-            work.estimate(pair)  # because the first passes of a process take a hundred times as long
-            each = list(work.estimate(pair).seconds.values())
+            work.estimate(task)  # because the first passes of a process take a hundred times as long
+            each = list(work.estimate(task).seconds.values())
         except SutureError as error:
-            problem = problem or f"{' into '.join(pair)} cannot be compared: {error}"
+            problem = problem or f"{' into '.join(task.pair)} cannot be compared: {error}"
             continue
         return None if None in each else len(left) * sum(s for s in each if s is not None)
     notes += filter(None, [problem])
@@ -198,7 +198,7 @@ def list_garbage(spec: StudyFile) -> list[Path]:
     found = [path for folder in (PAIRS, TASKS) for path in _list_folder(spec.folder / folder)
              if (named := _SLUG.fullmatch(path.name)) is not None
              and (named["damaged"] or not (named["slug"] in kept or named["slug"].startswith(unknown)))
-             and not is_held(spec.folder / TASKS / f"{named['slug']}.json", "claim")]
+             and not is_held(spec.folder / TASKS / f"{named['slug']}.json", "claim", beats=True)]
     found += _list_weights(spec.folder / NETWORKS, spec.open())
     return found + [path for name in (MANIFEST, f"{NETWORKS}/{KNOWN}")
                     for path in sorted(spec.folder.glob(f"{name}.damaged-*"))]
