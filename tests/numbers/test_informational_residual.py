@@ -70,6 +70,14 @@ def test_examples_without_a_class_mean_are_left_out():
     assert "no example has a class" in missing.free.reason
 
 
+def test_representations_that_are_constant_within_classes_hold_nothing_more():
+    """Exactly constant ones, but not at the means of the classes, which come from other examples."""
+    native = MEANS[CLASSES] + draw(0)
+    found = estimate_informational_residual(MEANS[CLASSES], native, MEANS + 1, MEANS, CLASSES)
+    assert (found.p, found.null) == (1.0, found.free.value)
+    assert found.free.value > 0.8
+
+
 def test_what_cannot_be_known_has_a_reason():
     native = MEANS[CLASSES] + draw(0)
     assert "constant within classes" in measure(native, MEANS[CLASSES]).free.reason

@@ -96,7 +96,9 @@ def estimate_informational_residual(stitched: Tensor, native: Tensor, stitched_m
     p = null = math.nan
     counts = torch.unique(classes, return_counts=True)[1]
     enough = float(torch.lgamma(counts.double() + 1).sum()) >= math.log(FEWEST_PERMUTATIONS)
-    if deviation > 0 and enough:
+    if enough and deviation <= _CONSTANT * norm:
+        p, null = 1.0, value  # every permutation gives the same sum
+    elif enough:
         p = 0.5 * math.erfc((total - mean) / deviation / math.sqrt(2))
         null = _to_share((mean + NULL_POINT * deviation) / norm)
     return InformationalResidual(Estimate(value, min(low, value), max(high, value)), strict, null, p)
