@@ -74,11 +74,11 @@ def test_ray_gives_the_same_numbers_and_replaces_a_lost_worker(tmp_path: Path) -
     assert made.table.equals(run("serial", None).table)
 
 
-@pytest.mark.slow
-def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:70000"])
+def test_a_cluster_that_does_not_answer(address: str, tmp_path: Path) -> None:
     pytest.importorskip("ray")
-    with pytest.raises(SutureError, match=r"127\.0\.0\.1:1") as error:
-        run("ray:127.0.0.1:1", tmp_path)
+    with pytest.raises(SutureError, match=r"127\.0\.0\.1") as error:
+        run(f"ray:{address}", tmp_path)
     assert "\n" not in str(error.value)
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from suture._base import Progress, SutureError, describe_error, import_optional
+from suture._base import FOREIGN, Progress, SutureError, describe_error, import_optional
 from suture.studies.running.engines import Outcome, Outcomes, note_failure, run_task
 from suture.studies.running.processes import MOST_ATTEMPTS, require_store
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, Work
 
+_PATIENCE = 10.0
+"""Seconds that a cluster has to answer."""
 _WORKS: dict[str, Work] = {}
 """The work of this worker, by the object of Ray that it came from."""
 
@@ -66,10 +69,11 @@ class Ray:
             yield
             return
         try:
+            _check_address(self.address)
             here: dict[str, Any] = ({} if self.address else
                                     {"num_cpus": self.workers, "include_dashboard": False})
             ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", **here)
-        except Exception as error:
+        except FOREIGN as error:
             place = f"the cluster {self.address!r}" if self.address else "Ray on this machine"
             raise SutureError(f"cannot reach {place}: {describe_error(error)}; start it, or write "
                               "engine='serial'") from error
@@ -77,6 +81,13 @@ class Ray:
             yield
         finally:
             ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Raise an `OSError` if nothing answers at a host and port; Ray itself would wait for minutes."""
+    host, _, port = (address or "").rpartition("//")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
 
 
 def _run(work: Work, key: str, store: StudyStore, task: PairTask, cpus: float) -> Outcome:
