@@ -112,7 +112,7 @@ def _write_verdicts(cells: pd.DataFrame) -> list[str]:
         marked = ", ".join(str(int(g.marked.sum())) for _, g in group.groupby("seed"))
         far = group[~group.verdict.isin(["dissimilar", "unproven"]) & ~group.marked].natural_distance
         lines.append(f"| {into} | {method.upper()} | {' | '.join(counts)} | {marked} | "
-                     f"{np.median(far):.2f} ({far.max():.2f}) |")
+                     f"{f'{np.median(far):.2f} ({far.max():.2f})' if len(far) else 'all are marked'} |")
     return lines
 
 
