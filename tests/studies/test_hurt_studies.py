@@ -32,19 +32,6 @@ def run(folder: Path | None = None, networks: Any = None, data: Any = None, **mo
     return suture.study(given, tiny.data()[0] if data is None else data, folder=folder, **{**HOW, **more})
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Pairs that are compared in earnest, in order."""
-    seen: list[tuple[str, str]] = []
-    whole = tasks.compare
-
-    def count(*given: Any, **named: Any) -> Any:
-        seen.append(named["names"])
-        return whole(*given, **named)
-
-    monkeypatch.setattr(tasks, "compare", count)
-    return seen
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Study]:

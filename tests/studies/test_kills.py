@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 import suture
 from suture import Study
 from suture.studies.running import tasks
 from tests.support import tiny
 from tests.support.interruptions import assert_same_numbers
-from tests.support.kept_runs import SlowLoader
+from tests.support.kept_runs import SlowLoader, begin
 
 HOW: dict[str, Any] = {"methods": ["dm", "tlm"], "indices": ["cka"], "device": "cpu", "sites": ["block*"],
                        "ood": None, "tlm": suture.TaskRecipe(epochs=2, lr=1e-2)}
@@ -48,20 +47,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([ROOT, os.environ.get("PYTHONPATH", "")]))
 
 
-def begin(work: Callable[[], object]) -> int:
-    """Run `work` in a forked process, and return its number."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            torch.set_num_threads(1)
-            work()
-            code = 0
-        except KeyboardInterrupt as error:
-            Path(os.environ["SUTURE_TEST_WORDS"]).write_text(str(error))
-        finally:
-            os._exit(code)
-    return child
+def note_words(work: Callable[[], object]) -> None:
+    """Run `work`, and keep what an interruption says."""
+    try:
+        work()
+    except KeyboardInterrupt as error:
+        Path(os.environ["SUTURE_TEST_WORDS"]).write_text(str(error))
+        raise
 
 
 def find_workers(driver: int) -> list[int]:
@@ -177,7 +169,7 @@ def test_two_drivers_share_the_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_an_interruption_says_what_is_kept_and_leaves_no_worker(
         engine: str, sent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SUTURE_TEST_WORDS", str(tmp_path / "words"))
-    driver = begin(lambda: run(tmp_path / "study", engine))
+    driver = begin(lambda: note_words(lambda: run(tmp_path / "study", engine)))
     wait_for(lambda: len(list(tmp_path.glob("study/tasks/*.json"))) >= 2, 120)
     workers = find_workers(driver)
     assert bool(workers) == (engine != "serial")

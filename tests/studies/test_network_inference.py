@@ -92,6 +92,14 @@ def test_a_trend_against_scipy() -> None:
         find_trend(values, np.full(7, np.nan), "width", "cka", 0)
 
 
+@pytest.mark.parametrize(("values", "numbers", "named"), [
+    (np.random.default_rng(0).random((4, 4)), np.ones(4), "epoch"),
+    (np.full((4, 4), 0.5), np.arange(4.0), "value")])
+def test_what_does_not_vary_has_no_trend(values: np.ndarray, numbers: np.ndarray, named: str) -> None:
+    with pytest.raises(SutureError, match=named):
+        find_trend(frame(values), numbers, "epoch", "cka", 0)
+
+
 def test_unrelated_numbers_have_no_trend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "DRAWS", 100)
     ps = []

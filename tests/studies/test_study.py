@@ -37,19 +37,6 @@ def run(folder: Path | None = None, given: Any = None, **more: Any) -> Study:
                         **{**HOW, **more})
 
 
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    """Pairs that are compared in earnest, in order."""
-    seen: list[tuple[str, str]] = []
-    whole = tasks.compare
-
-    def count(*given: Any, **named: Any) -> Any:
-        seen.append(named["names"])
-        return whole(*given, **named)
-
-    monkeypatch.setattr(tasks, "compare", count)
-    return seen
-
 
 @pytest.mark.parametrize(("pairs", "expected"), [
     ("all", ["aa", "ab", "ac", "bb", "bc", "cc"]), ("self", ["aa", "bb", "cc"]),

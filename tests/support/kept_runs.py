@@ -47,8 +47,8 @@ def compare(folder: Path | None, before: Callable[[int], object] = lambda read: 
                           **given | options)
 
 
-def kill_after(seconds: float, work: Callable[[], object]) -> bool:
-    """Run `work` in a forked process, and kill it (SIGKILL) after some time; return True if it was done."""
+def begin(work: Callable[[], object]) -> int:
+    """Run `work` in a forked process, and return its number."""
     child = os.fork()
     if not child:
         code = 1
@@ -58,6 +58,12 @@ def kill_after(seconds: float, work: Callable[[], object]) -> bool:
             code = 0
         finally:
             os._exit(code)
+    return child
+
+
+def kill_after(seconds: float, work: Callable[[], object]) -> bool:
+    """Run `work` in a forked process, and kill it (SIGKILL) after some time; return True if it was done."""
+    child = begin(work)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)

@@ -34,7 +34,24 @@ class Operation:
         return self.args[k] if len(self.args) > k else self.kwargs.get(name)
 
 
-class AxisTrace(TorchFunctionMode):
+class PausableMode(TorchFunctionMode):
+    """A context that looks at operations, but for those in a pause."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pauses = False
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Look at nothing while the context is open."""
+        self._pauses = True
+        try:
+            yield
+        finally:
+            self._pauses = False
+
+
+class AxisTrace(PausableMode):
     """A context in which operations show where the channels of each tensor are.
 
     A convolution has its channels on axis 1, a linear layer on the last axis. Norms and pools confirm this
@@ -47,7 +64,6 @@ class AxisTrace(TorchFunctionMode):
         self._channels: Any = WeakTensorKeyDictionary()
         self._merged: dict[int, set[tuple[int, ...]]] = {}
         self._has_signals = False
-        self._pauses = False
         for t in walk_tensors(inputs):
             if t.ndim == 4 and t.is_floating_point():
                 self._channels[t] = 1
@@ -68,15 +84,6 @@ class AxisTrace(TorchFunctionMode):
                     self._channels[t] = axis
                     self._has_signals |= t.ndim == 3 and axis == 1 and rule in (_convolve, _confirm_first)
         return found
-
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Follow nothing while the context is open."""
-        self._pauses = True
-        try:
-            yield
-        finally:
-            self._pauses = False
 
     def get(self, x: Tensor) -> int | None:
         """Return the axis of the channels of a tensor, `NO_CHANNELS`, or None if it is unknown."""

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from suture.networks.sites.axis_trace import walk_arguments
+from suture.networks.sites.axis_trace import PausableMode, walk_arguments
 
 _VALUES = re.compile("item|tolist|numpy|equal|allclose|is_nonzero|"
                      "__(bool|int|float|index|array|format|repr|contains|dlpack)__")
@@ -19,7 +16,7 @@ _SHAPES = re.compile(r".*_like|new_.*|size|__len__")
 """Functions that read the shape of a tensor alone."""
 
 
-class GradientCuts(TorchFunctionMode):
+class GradientCuts(PausableMode):
     """A context that sees where numbers go on without their gradient: a comparison, an index, `detach`.
 
     Attributes:
@@ -28,7 +25,7 @@ class GradientCuts(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found = self._pauses = False
+        self.found = False
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -42,11 +39,3 @@ class GradientCuts(TorchFunctionMode):
                                              and not _SHAPES.fullmatch(name))
         return made
 
-    @contextmanager
-    def pause(self) -> Iterator[None]:
-        """Look at nothing while the context is open."""
-        self._pauses = True
-        try:
-            yield
-        finally:
-            self._pauses = False

@@ -162,7 +162,12 @@ def find_trend(matrix: pd.DataFrame, numbers: Floats, along: str, measure: str, 
         return float(weights @ (a * b)) / scale if scale else math.nan
 
     whole = np.ones(len(x))
-    rho, (low, high) = correlate(whole), pairs.bootstrap(correlate, seed)
+    rho = correlate(whole)
+    if math.isnan(rho):
+        equal = "value" if len(set(x)) > 1 else f"difference in {along}"
+        raise SutureError(f"expected pairs of networks that differ, got one {equal} for all {len(x)}; a "
+                          "trend needs several")
+    low, high = pairs.bootstrap(correlate, seed)
     rng, beyond, known = np.random.default_rng(seed), 1, np.union1d(pairs.a, pairs.b)
     for _ in range(DRAWS - 1):
         moved = numbers.copy()

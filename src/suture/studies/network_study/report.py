@@ -66,9 +66,10 @@ def _list_findings(study: Study, measure: str, reduce: Reduce) -> list[str]:
     label = get_measure(measure).label
     found = [f"{len(study.pairs)} pairs of {len(study.networks)} networks were compared."]
     if ranked:
-        found.append(f"Most similar by {label}: {_list_pairs(ranked[:_SHOWN])}.")
+        shown = max(1, min(_SHOWN, len(ranked) // 2))  # so that no pair is at both ends
+        found.append(f"Most similar by {label}: {_list_pairs(ranked[:shown])}.")
         if len(ranked) > 1:
-            found.append(f"Least similar: {_list_pairs(ranked[:-_SHOWN - 1:-1])}.")
+            found.append(f"Least similar: {_list_pairs(ranked[:-shown - 1:-1])}.")
     else:
         found.append(f"No pair of different networks has a value of {label}.")
     return found

@@ -115,7 +115,7 @@ class Study:
         import pandas as pd
 
         parts = [made.table.assign(source_network=a, target_network=b)
-                 for (a, b), made in ((pair, self.comparisons[pair]) for pair in self.comparisons)]
+                 for (a, b), made in self.comparisons.items()]
         parts += [pd.DataFrame([{"source_network": a, "target_network": b, "reason": reason}])
                   for (a, b), reason in self.failures.items()]
         whole = pd.concat(parts, ignore_index=True)
@@ -166,8 +166,9 @@ class Study:
         """Match the layers of two networks by optimal transport over the cells of their comparison.
 
         Returns:
-            Shares of a plan (source sites, target sites) whose rows and columns each have equal sums; the
-            largest share in a column is the layer that matches best.
+            Shares of a plan (source sites, target sites) that sum to one: each layer of the deeper network
+            has an equal share, each of the other at least such a one, and more where several layers do what
+            it does; with `order`, cells of a path share equally. The largest share of a layer is its match.
         """
         return match_layers(self.comparison(a, b), measure, order)
 
@@ -198,6 +199,9 @@ class Study:
             along: a column of numbers in `about`.
             reduce: as for `matrix`.
             seed: of bootstrap and permutations.
+
+        Raises:
+            SutureError: no such column or no numbers in it, fewer than three pairs, or nothing that varies.
         """
         words = self._find_words(along)
         try:
