@@ -13,7 +13,7 @@ from torch import nn
 import suture
 from suture import Study, SutureError, specs, zoo
 from suture.networks import Recipe
-from suture.studies.network_study.result import read_tasks
+from suture.studies.network_study.manifest import read_tasks
 from suture.studies.population.sources import SpecNetwork, TrainedNetwork
 from suture.studies.running import tasks
 from suture.studies.running.store import StudyStore

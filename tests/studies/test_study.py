@@ -261,8 +261,9 @@ def test_reductions_against_slow_references(shape: tuple[int, int], measure: str
     rows = np.arange(shape[0])
     best = sign * (np.mean([max(sign * values[:, j]) for j in range(shape[1])])
                    + np.mean([max(sign * values[i]) for i in rows])) / 2
-    assert reduce_layers(made, measure, "best")[0] == pytest.approx(best)
-    assert reduce_layers(made, measure, "transport")[0] == pytest.approx(sign * try_all_plans(sign * values))
+    assert reduce_layers(made, measure, "best").value == pytest.approx(best)
+    transported = reduce_layers(made, measure, "transport").value
+    assert transported == pytest.approx(sign * try_all_plans(sign * values))
     plan = match_layers(made, measure)
     sums = [plan.to_numpy().sum(axis) for axis in ((0, 1) if shape[0] <= shape[1] else (1, 0))]
     assert np.allclose(sums[0], 1 / max(shape))
@@ -287,9 +288,9 @@ def test_the_match_in_order_against_all_paths(shape: tuple[int, int]) -> None:
 
 def test_missing_and_marked_cells_are_left_out() -> None:
     marked = of_values("dm.r2", [[0.9, 0.1], [0.2, 0.8]], marks=[["few rows: 3", ""], ["", ""]])
-    assert reduce_layers(marked, "dm.r2", "diagonal")[0] == 0.8
+    assert reduce_layers(marked, "dm.r2", "diagonal").value == 0.8
     nothing = of_values("dm.r2", [[0.9]], marks=[["few rows: 3"]])
-    assert np.isnan(reduce_layers(nothing, "dm.r2", "best")[0])
+    assert np.isnan(reduce_layers(nothing, "dm.r2", "best").value)
     with pytest.raises(SutureError, match="mark"):
         match_layers(nothing, "dm.r2")
 

@@ -137,11 +137,11 @@ def draw_matrix(heat: Heat, ax: Axes, annotate: bool = True, subtitle: str = "",
     values, size = matrix.to_numpy(dtype=np.float64), max(matrix.shape)
     image = ax.imshow(np.ma.masked_invalid(values), cmap=choose_colormap(measure),
                       norm=Normalize(measure.low, measure.high), aspect="equal", interpolation="nearest")
+    if np.isnan(values).any():  # the image is transparent there, and shows what is behind it
+        ax.add_patch(Rectangle((-0.5, -0.5), *values.T.shape, facecolor="0.88", edgecolor="0.55",
+                               hatch="////", linewidth=0, zorder=-1, in_layout=False))
     for cell, value in np.ndenumerate(values):
-        if math.isnan(value):
-            ax.add_patch(Rectangle((cell[1] - 0.5, cell[0] - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55",
-                                   hatch="////", linewidth=0, in_layout=False))
-        else:
+        if not math.isnan(value):
             _draw_cell(ax, cell, float(value), measure, size, annotate and size <= ANNOTATED_SITES,
                        bool(heat.starred[cell]), bool(heat.lined[cell]))
             if heat.chance[cell]:

@@ -8,11 +8,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from suture._base import Progress, get_time, listen_to_signals, takes
+from suture._base import Progress, SutureError, get_time, listen_to_signals, takes
 from suture.compare import Settings, collect_versions
 from suture.results import Comparison
+from suture.studies.network_study.manifest import KeptComparisons, list_broken
 from suture.studies.network_study.options import StudyOptions
-from suture.studies.network_study.result import KeptComparisons, Study, list_broken
+from suture.studies.network_study.result import Study
 from suture.studies.population.members import Member, list_members
 from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.running.engine_choice import find_engine
@@ -68,6 +69,9 @@ def run_study(given: StudyOptions) -> Study:
     kept: Mapping[PairName, Comparison] = made
     if store is not None:
         kept = KeptComparisons({t.pair: store.get_place(t) for t in listed.tasks if t.pair not in failures})
+    if not kept:
+        pair, reason = next(iter(failures.items()))
+        raise SutureError(f"no pair could be compared; {' into '.join(pair)}: {reason}")
     return Study.make(about, kept, failures)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from suture import specs
 from suture._base import Progress, SutureError, checked, is_held
 from suture.studies.network_study.call import arrange, run_study
+from suture.studies.network_study.manifest import list_broken, read_tasks
 from suture.studies.network_study.options import StudyOptions
-from suture.studies.network_study.result import Study, list_broken, read_tasks
+from suture.studies.network_study.result import Study
 from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.population.sources import TrainedNetwork
 from suture.studies.running.keys import TaskList, list_tasks
