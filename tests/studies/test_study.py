@@ -13,6 +13,7 @@ from torch import nn
 
 import suture
 from suture import Study, SutureError
+from suture.studies import FinishedPair
 from suture.studies.network_study.layers import match_layers, reduce_layers
 from suture.studies.population.members import list_members
 from suture.studies.population.pairs import list_pairs
@@ -196,7 +197,7 @@ def test_results_and_progress_come_pair_by_pair(tmp_path: Path) -> None:
     seen: list[tuple[str, str]] = []
     stages: list[tuple[str, int, int | None]] = []
 
-    def note(made: suture.Comparison) -> None:
+    def note(made: FinishedPair) -> None:
         assert sum(1 for _ in tmp_path.glob("tasks/*.json")) == len(seen) + 1
         seen.append((made.source, made.target))
 
