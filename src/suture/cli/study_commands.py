@@ -9,9 +9,10 @@ import typer
 from rich.table import Column, Table
 
 from suture._base import format_bytes
-from suture.cli.console import format_duration, print_notes, show_progress
+from suture.cli.console import format_duration, print_notes
 from suture.cli.entry_point import app, clean, console
 from suture.cli.options import command, list_parameters, read_record
+from suture.cli.study_display import StudyDisplay
 from suture.studies import (
     Study,
     StudyFile,
@@ -28,8 +29,6 @@ from suture.studies import (
 SpecArgument = Annotated[Path, typer.Argument(help="TOML file of the study (docs/studies.md).")]
 group = typer.Typer(rich_markup_mode=None)
 app.add_typer(group, name="study")
-_BARS = 6
-"""Bars that are shown at once."""
 
 
 @group.callback()
@@ -48,8 +47,8 @@ def _read_to_open(path: Path) -> StudyFile:
 def run(spec: SpecArgument) -> None:
     """Train what is to be trained, and compare all pairs; the same command goes on where it was stopped."""
     given = _read_to_open(spec)
-    with show_progress(_BARS) as progress:
-        made = run_file(given, progress)
+    with StudyDisplay() as display:
+        made = run_file(given, display.progress, display.tell)
     print_notes(made.meta["notes"])
     _print_findings(made)
     console.print(f"\nresults: {clean(str(given.folder))}", soft_wrap=True)

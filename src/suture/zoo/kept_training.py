@@ -69,8 +69,8 @@ def train_and_save(name: str, path: FilePath, seed: Seed, recipe: Recipe, data: 
             are files of another training.
     """
     path = check_file(path, ".safetensors")
-    late = next((k for k in keep if k > recipe.epochs), None)
-    expect(late is None, f"epochs to keep from 0 to {recipe.epochs}", late, "write a larger epochs=")
+    odd = next((k for k in keep if not 0 <= k <= recipe.epochs), None)
+    expect(odd is None, f"epochs to keep from 0 to {recipe.epochs}", odd, "write a larger epochs=")
     key = make_training_key(name, seed, recipe, data[0])
     files = _Files(path, {k: v if isinstance(v, str) else json.dumps(v) for k, v in key.items()},
                    {"classes": str(data[0].classes), "channels": str(data[0].inputs.shape[1]),

@@ -161,9 +161,10 @@ def _tabulate_networks(study: Study) -> dict[str, Any] | None:
     if not len(study.about.columns):
         return None
     failed = Counter(name for pair in study.failures for name in set(pair))
-    return {"columns": [*map(str, study.about.columns), "failed pairs"],
+    more = ["failed pairs"] if failed else []
+    return {"columns": [*map(str, study.about.columns), *more],
             "rows": [[name, *("" if v is None or v != v else str(v) for v in study.about.loc[name]),
-                      str(failed[name] or "")] for name in study.networks]}
+                      *(str(failed[name]) for _ in more)] for name in study.networks]}
 
 
 def _list_provenance(study: Study) -> list[tuple[str, str]]:

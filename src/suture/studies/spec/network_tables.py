@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
 from typing_extensions import Doc
 
 from suture import specs, zoo
@@ -55,7 +56,7 @@ class NetworkTable:
     recipe: Annotated[str | Mapping[str, Any] | None, Doc(
         "Recipe of `train`: a name such as cifar10-resnet20, or a table of what differs from the usual one, "
         "or from that which it names, as {name = 'digits', epochs = 5}.")] = None
-    keep: Annotated[Sequence[Whole] | None, Doc(
+    keep: Annotated[Sequence[Annotated[Whole, Field(ge=0)]] | None, Doc(
         "Epochs of `train`, each of which is a network NAME-epochE; 0 is before training. Default: the "
         "last.")] = None
     about: Annotated[Mapping[str, Any] | None, Doc(
