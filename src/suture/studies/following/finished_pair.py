@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from suture._base import describe_error
@@ -68,7 +68,7 @@ class Callbacks:
     def tell(self, finished: FinishedPair) -> None:
         """Call all with a finished pair."""
         for k, callback in enumerate(self._callbacks):
-            self._call(k, lambda callback=callback: callback(finished))
+            self._call(k, partial(callback, finished))
 
     @property
     def notes(self) -> list[str]:

@@ -162,7 +162,7 @@ def _draw_numbers(ax: Axes, points: Floats, numbers: Floats, column: str) -> Non
     if len(set(numbers[known])) == known.sum() > 2:
         ax.plot(*points[known][np.argsort(numbers[known])].T, "-", color="0.75", linewidth=0.8, zorder=1)
     ax.plot(*points[~known].T, "o", color="0.8", markersize=5)
-    drawn = ax.scatter(*points[known].T, c=numbers[known], cmap="viridis", s=28, zorder=2,
+    drawn = ax.scatter(points[known, 0], points[known, 1], c=numbers[known], cmap="viridis", s=28, zorder=2,
                        norm=Normalize(numbers[known].min(), numbers[known].max()))
     figure = ax.get_figure(root=True)
     assert figure is not None
@@ -187,7 +187,7 @@ def _label_points(figure: Figure, ax: Axes, points: Floats, names: Sequence[str]
     """Write a name beside each point, where it covers least of points and other names."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     figure.draw_without_rendering()  # which finds the place of the axes
     renderer, at = canvas.get_renderer(), ax.transData.transform(points)
     taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in at]
@@ -203,7 +203,7 @@ def _label_points(figure: Figure, ax: Axes, points: Floats, names: Sequence[str]
         costs = [sum(_overlap(one, other) for other in taken) + w * h - _overlap(one, frame.extents)
                  for one in boxes]
         taken.append(boxes[int(np.argmin(costs))])
-        text.set_position(np.subtract(taken[-1][:2], (x, y)) * 72 / figure.dpi)
+        text.set_position(((taken[-1][0] - x) * 72 / figure.dpi, (taken[-1][1] - y) * 72 / figure.dpi))
 
 
 def _overlap(a: Sequence[float], b: Sequence[float]) -> float:

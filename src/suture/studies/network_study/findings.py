@@ -51,8 +51,8 @@ class StudyFindings:
     @classmethod
     def none(cls, study: Study) -> StudyFindings:
         """Return those of a study without any comparison."""
-        said = f"None of {len(study.failures)} pairs could be compared."
-        return cls("", "diagonal", (said,), (), (), (), {}, {})
+        sentence = f"None of {len(study.failures)} pairs could be compared."
+        return cls("", "diagonal", (sentence,), (), (), (), {}, {})
 
 
 def find_study(study: Study, measure: str | None = None, reduce: Reduce = "diagonal",
@@ -81,10 +81,10 @@ def find_study(study: Study, measure: str | None = None, reduce: Reduce = "diago
     adjusted = dict(zip([*(t.column for t in trends), *(c.by for c in contrasts)],
                         adjust_holm(np.array([t.p for t in tests])).tolist(), strict=True))
     ranked = rank_pairs(study, measure, reduce)
-    said = sorted([(adjusted[t.column], describe_trend(t, adjusted[t.column], len(tests))) for t in trends]
+    tested = sorted([(adjusted[t.column], describe_trend(t, adjusted[t.column], len(tests))) for t in trends]
                   + [(adjusted[c.by], describe_contrast(c, adjusted[c.by], len(tests))) for c in contrasts],
                   key=lambda each: each[0])
-    sentences = [_describe_range(study, measure, reduce, ranked), *(text for _, text in said[:_TESTS]),
+    sentences = [_describe_range(study, measure, reduce, ranked), *(text for _, text in tested[:_TESTS]),
                  _describe_reservations(study, measure, reduce, tests)]
     return StudyFindings(measure, reduce, tuple(filter(None, sentences)), ranked, tuple(trends),
                          tuple(contrasts), adjusted, skipped)
@@ -194,19 +194,19 @@ def _format_p(p: float, tests: int) -> str:
 def _describe_reservations(study: Study, measure: str, reduce: Reduce,
                            tests: Sequence[Trend | GroupContrast]) -> str:
     """Say in a sentence what the others do not rest on, or what limits them; empty if there is nothing."""
-    made = study.reduce(measure, reduce).values()
-    lost, cells = sum(found.left_out for found in made), sum(found.cells + found.left_out for found in made)
-    used = {name for (a, b), found in study.reduce(measure, reduce).items()
-            if a != b and not np.isnan(found.value) for name in (a, b)}
+    made = study.reduce(measure, reduce)
+    lost, kept = sum(one.left_out for one in made.values()), sum(one.cells for one in made.values())
+    used = {name for pair, one in made.items() if pair[0] != pair[1] and not np.isnan(one.value)
+            for name in pair}
     high = [test.least_p for test in tests if test.least_p > LEVEL]
     parts = [
         f"{len(study.failures)} of {len(study.failures) + len(study.pairs)} pairs failed"
         if study.failures else "",
-        f"{lost} of {cells} cells are missing or marked and left out" if lost else "",
+        f"{lost} of {kept + lost} cells are missing or marked and left out" if lost else "",
         f"{len(used)} networks are too few for an interval" if 0 < len(used) < FEWEST else "",
         f"with so few networks p cannot fall below {min(high):.2g}" if high else ""]
-    said = list(filter(None, parts))
-    return _capitalise(f"{'; '.join(said)}.") if said else ""
+    found = list(filter(None, parts))
+    return _capitalise(f"{'; '.join(found)}.") if found else ""
 
 
 def _capitalise(text: str) -> str:
