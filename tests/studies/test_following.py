@@ -255,3 +255,15 @@ def test_trainings_run_on_the_engine(tmp_path: Path, events: pytest.LogCaptureFi
     again = more["s0-epoch2"].build(images[0]).network.state_dict()
     assert all(torch.equal(value, alone[name]) for name, value in again.items())
     assert sorted(zoo.list_epochs(tmp_path / "networks" / "s0-0123.safetensors")) == [0, 1, 2]
+
+
+def test_an_interruption_of_trainings_says_what_is_kept(tmp_path: Path) -> None:
+    class Stopped:
+        def run(self, *given: Any) -> Outcomes:
+            raise KeyboardInterrupt
+            yield
+
+    path = tmp_path / "networks" / "a-0.safetensors"
+    given = {"a": TrainedNetwork("resnet_digits", Recipe(epochs=1), path)}
+    with pytest.raises(KeyboardInterrupt, match="after 0 of 1 trainings"):
+        train_networks(given, tiny.image_sets(), torch.device("cpu"), Stopped(), tmp_path)

@@ -92,7 +92,9 @@ class StudyDisplay:
         if self._recent:
             last = self._recent[-1]
             parts.append(Text(self._describe(), style="bold"))
-            parts.append(ProgressBar(last.total, last.total - last.left, width=40))
+            bar = Table.grid()
+            bar.add_row(ProgressBar(last.total, last.total - last.left, width=40))
+            parts.append(bar)
             table = Table(Column("pair", overflow="ellipsis", no_wrap=True), "ended", box=None)
             for pair in list(self._recent):
                 end = (clean(f"failed: {pair.reason}") if pair.reason else "earlier" if pair.taken_over else

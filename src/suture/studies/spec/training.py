@@ -11,7 +11,7 @@ import torch
 
 from suture import zoo
 from suture._base import Progress
-from suture.studies.following.event_log import log_training
+from suture.studies.following.event_log import log_event, log_training
 from suture.studies.population.sources import FailedNetwork, TrainedNetwork
 from suture.studies.running.engines import Engine, run_all
 from suture.studies.running.tasks import Work
@@ -28,15 +28,21 @@ def train_networks(networks: Mapping[str, Any], images: tuple[zoo.ImageSet, zoo.
     """
     tasks = list_trainings(networks)
     work, store = Work({}, *images, {"device": device}), TrainingStore(folder)
-    failed = {}
-    with closing(run_all(engine, work, store, tasks, progress)) as outcomes:
-        for done, outcome in enumerate(outcomes, 1):
-            assert outcome.record is not None  # run_all waits for those of other processes
-            log_training(outcome, len(tasks) - done, len(tasks))
-            if outcome.record.reason:
-                failed[outcome.record.key] = outcome.record.reason
-            if progress is not None:
-                progress("trainings", done, len(tasks))
+    failed, done = dict[str, str](), 0
+    try:
+        with closing(run_all(engine, work, store, tasks, progress)) as outcomes:
+            for done, outcome in enumerate(outcomes, 1):
+                assert outcome.record is not None  # run_all waits for those of other processes
+                log_training(outcome, len(tasks) - done, len(tasks))
+                if outcome.record.reason:
+                    failed[outcome.record.key] = outcome.record.reason
+                if progress is not None:
+                    progress("trainings", done, len(tasks))
+    except KeyboardInterrupt as error:
+        error.args = (f"interrupted after {done} of {len(tasks)} trainings, which are kept in "
+                      f"{str(folder)!r}; the same call goes on from there",)
+        log_event(error.args[0])
+        raise
     return {name: FailedNetwork(f"its training failed: {failed[given.training.stem]}")
             if isinstance(given, TrainedNetwork) and given.training.stem in failed else given
             for name, given in networks.items()}
