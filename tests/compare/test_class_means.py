@@ -6,16 +6,19 @@ import pytest
 import torch
 
 from suture import OOD, zoo
+from suture._base import seed_torch
 from suture.compare import CompareOptions, ExampleRows, set_up
+from suture.networks.architectures import ImageViT
 from suture.representations import pick_rows
 
 
-@pytest.mark.parametrize("source", [None, "resnet_digits"])
-def test_class_means_are_the_means_of_rows(source: str | None) -> None:
-    target = zoo.build("vit_digits" if source else "resnet_digits", seed=1).eval()
+@pytest.mark.parametrize("self_stitching", [True, False])
+def test_class_means_are_the_means_of_rows(self_stitching: bool) -> None:
+    network = zoo.build("resnet_digits", seed=1)
+    with seed_torch(0):
+        other = None if self_stitching else ImageViT(8, 2, 1, dim=12, depth=2)
     data = zoo.digits("train").subset(50)
-    setup = set_up(CompareOptions(zoo.build(source, seed=2) if source else target,
-                                  target if source else None, data=data, test=zoo.digits("test").subset(20),
+    setup = set_up(CompareOptions(network, other, data=data, test=zoo.digits("test").subset(20),
                                   batch_size=16, methods=["dm"], indices=(), ood=OOD(())))
     means = ExampleRows(setup).means
     assert means is not None
