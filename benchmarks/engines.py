@@ -1,4 +1,4 @@
-"""How much faster two workers run a study than one process: processes and Ray against serial, one thread each.
+"""How much faster two workers run a study than one process: processes and Ray against serial, on one thread.
 
 Sixteen small ResNets, each compared with itself by direct matching, with evidence. The time of each engine is
 that of the whole call: its workers start, load networks and data, and end. The results must be equal, number
