@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, InstanceOf, SkipValidation
+from pydantic import SkipValidation
 from typing_extensions import Doc
 
-from suture._base import FilePath, expect, name_callback, options
+from suture._base import FilePath, expect, options
 from suture.compare import Settings
-from suture.results import Comparison
+from suture.studies.following.finished_pair import Callback
 
 
 @options
@@ -39,11 +39,19 @@ class StudyOptions(Settings):
         "Engine that runs the pairs: serial, processes:N (worker processes of this machine), ray or "
         "ray:ADDRESS (a cluster), or a `suture.studies.Ray` with CPUs and GPUs for each pair. All but serial "
         "need a folder, which all workers see.")] = "serial"
-    on_result: Annotated[Callable[[InstanceOf[Comparison]], object] | None,
-                         AfterValidator(name_callback("on_result")), Doc(
-        "Function called with each comparison as it comes.")] = None
+    on_result: Annotated[Any, SkipValidation, Doc(
+        "Function, or list of functions, called with a `suture.studies.FinishedPair` of each pair that is "
+        "compared or fails, such as `suture.studies.MLflow()`. Its errors do not end the study.")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         expect(self.names is None, "names of networks as keys of networks", "names=",
                "write networks={name: network}")
+        for callback in self.callbacks:
+            expect(callable(callback), "a function, or a list of functions, as on_result", callback)
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """The functions to call with each finished pair."""
+        given = self.on_result
+        return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]
