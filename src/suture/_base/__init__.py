@@ -35,6 +35,7 @@ from suture._base.files import replace_file as replace_file
 from suture._base.files import save_tensors as save_tensors
 from suture._base.foreign_code import FOREIGN as FOREIGN
 from suture._base.foreign_code import describe_error as describe_error
+from suture._base.foreign_code import explain_foreign_errors as explain_foreign_errors
 from suture._base.foreign_code import name_callback as name_callback
 from suture._base.foreign_code import note_owner as note_owner
 from suture._base.foreign_code import run_foreign as run_foreign

@@ -33,6 +33,14 @@ def go_on(batches: Batches, kept: KeptPass) -> Iterator[tuple[int, Batch]]:
     kept.finish(marks.count, marks.get_mark)
 
 
+def finish_pass(batches: Batches, kept: KeptPass) -> None:
+    """Keep the state after a whole pass that was read before, as `go_on` does at the end of one."""
+    assert batches.seen is not None
+    mark, kept.finished = _as_mark(batches.seen), True
+    kept.note_data(mark)
+    kept.step(batches.count_batches() or 0, lambda: mark, now=True)
+
+
 @dataclass(kw_only=True)
 class EpochPosition:
     """Where a training stands, a part of what its checkpoint holds.

@@ -55,6 +55,7 @@ def run_study(given: StudyOptions) -> Study:
         store.write_manifest(about)
         if listed.known != known:
             store.write_known(listed.known)
+    work.memory = given.memory_bytes if listed.shares else 0
     made, failures = dict[PairName, Comparison](), dict(list_broken(about))
     done, total = 0, len(listed.tasks)
     try:
@@ -65,7 +66,7 @@ def run_study(given: StudyOptions) -> Study:
     except KeyboardInterrupt as error:
         error.args = (_explain(done, total, given.folder),)
         raise
-    kept: Mapping[PairName, Comparison] = made
+    kept: Mapping[PairName, Comparison] = {t.pair: made[t.pair] for t in listed.tasks if t.pair in made}
     if store is not None:
         kept = KeptComparisons({t.pair: store.get_place(t) for t in listed.tasks if t.pair not in failures})
     return Study.make(about, kept, failures)
