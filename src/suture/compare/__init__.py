@@ -6,9 +6,8 @@
 from suture.compare.arrays.comparison import compare_arrays as compare_arrays
 from suture.compare.arrays.files import ArrayFile as ArrayFile
 from suture.compare.arrays.options import ArrayOptions as ArrayOptions
-from suture.compare.fitting.group_pass import PASS as PASS
+from suture.compare.fitting.group_checkpoints import PASS as PASS
 from suture.compare.fitting.group_pass import collect_together as collect_together
-from suture.compare.fitting.group_pass import keep_collected as keep_collected
 from suture.compare.fitting.prepared_networks import PreparedNetworks as PreparedNetworks
 from suture.compare.fitting.single_layer import StitchOptions as StitchOptions
 from suture.compare.fitting.single_layer import stitch as stitch

@@ -33,14 +33,6 @@ def go_on(batches: Batches, kept: KeptPass) -> Iterator[tuple[int, Batch]]:
     kept.finish(marks.count, marks.get_mark)
 
 
-def finish_pass(batches: Batches, kept: KeptPass) -> None:
-    """Keep the state after a whole pass that was read before, as `go_on` does at the end of one."""
-    assert batches.seen is not None
-    mark, kept.finished = _as_mark(batches.seen), True
-    kept.note_data(mark)
-    kept.step(batches.count_batches() or 0, lambda: mark, now=True)
-
-
 @dataclass(kw_only=True)
 class EpochPosition:
     """Where a training stands, a part of what its checkpoint holds.
@@ -126,7 +118,12 @@ class _Marks:
 
     def get_mark(self) -> str:
         digest = self._own or self._batches.running
-        return "" if digest is None or not self._checks else _as_mark(digest.finish())
+        return "" if digest is None or not self._checks else make_mark(digest)
+
+
+def make_mark(digest: SeenDigest) -> str:
+    """Return what a checkpoint says of the data before it."""
+    return _as_mark(digest.finish())
 
 
 def _as_mark(seen: SeenData) -> str:

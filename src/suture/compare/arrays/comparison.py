@@ -9,8 +9,8 @@ from typing import Any, overload
 from suture._base import SutureError, get_time, report_out_of_memory, takes
 from suture.compare.arrays.options import ArrayOptions, select_settings
 from suture.compare.arrays.sides import ArrayReader, ArraySide, open_sides
-from suture.compare.fitting.index_rows import describe_indices
 from suture.compare.fitting.filling import Filling
+from suture.compare.fitting.index_rows import describe_indices
 from suture.compare.fitting.moments import collect_moments, compute_published
 from suture.compare.kept_run import open_kept_run, report_checkpoints
 from suture.compare.key import make_key

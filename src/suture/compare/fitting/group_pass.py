@@ -1,7 +1,7 @@
 """One pass over the data for many comparisons: every network runs once on each batch, for all its pairs.
 
-Each comparison gets the same pieces of the batches, in the same order, as in a pass of its own, so its numbers
-are the same bit for bit.
+Each comparison gets the same pieces of the batches, in the same order, as in a pass of its own, so that its
+numbers are the same bit for bit. What it has so far is kept in its own folder, as by a pass of its own.
 """
 
 from __future__ import annotations
@@ -9,29 +9,28 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from copy import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from suture._base import FOREIGN, Keeper, Progress, is_out_of_memory
+from suture._base import FOREIGN, Progress, is_out_of_memory
 from suture.compare.fitting.filling import Filling
-from suture.compare.key import shorten_key
+from suture.compare.fitting.group_checkpoints import PASS, GroupCheckpoints, Places
 from suture.compare.setup import Setup
-from suture.data import Batch, Batches, MicroBatch, Paired, Prepared, finish_pass, move_batch
+from suture.data import Batch, Batches, MicroBatch, Paired, Prepared, move_batch
 from suture.networks import SitedNetwork, disable_gradients
 
-PASS = "moments"
-"""Name of the pass in checkpoints and progress."""
 Fronts = dict[Hashable, list[Tensor]]
 
 
 @disable_gradients()
-def collect_together(setups: Sequence[Setup], data: Any, progress: Progress | None = None) -> list[Setup]:
+def collect_together(setups: Sequence[Setup], data: Any, places: Places | None = None,
+                     progress: Progress | None = None) -> list[Setup]:
     """Run one pass over the fitting data of comparisons that have the same data and settings.
 
     Args:
         data: as all the comparisons got them.
+        places: where what was collected is kept, about every minute, at an interruption, and at the end.
 
     Returns:
         Those setups that share the pass, with what it has collected. What fails is left out, and so are
@@ -42,11 +41,13 @@ def collect_together(setups: Sequence[Setup], data: Any, progress: Progress | No
         return []
     group = _Group(setups)
     try:
-        batches = group.read()
-        for k, batch in enumerate(batches):
-            group.add(batch)
-            if progress is not None:
-                progress(PASS, k + 1, batches.count_batches())
+        with GroupCheckpoints(group.fillings, group.batches, places) as kept:
+            for k, batch in kept.read():
+                group.add(batch)
+                kept.step(k + 1)
+                if progress is not None:
+                    progress(PASS, k + 1, group.batches.count_batches())
+            kept.finish()
         return group.finish()
     except FOREIGN:
         return []
@@ -73,18 +74,15 @@ class _Group:
     """The comparisons that share a pass; those that fail in it leave it."""
 
     def __init__(self, setups: Sequence[Setup]) -> None:
-        self._batches = _read_raw(setups[0])
+        self.batches = _read_raw(setups[0])
         self._device = setups[0].settings.torch_device
-        self._fillings = [Filling.of(s) for s in setups]
+        self.fillings = [Filling.of(s) for s in setups]
         # Comparisons with other pieces would have other rounding.
         self._pieces = {s.micro_batch: MicroBatch(s.micro_batch) for s in setups}
 
-    def read(self) -> Batches:
-        return self._batches
-
     def add(self, batch: Batch) -> None:
         for most, pieces in self._pieces.items():
-            alike = [f for f in self._fillings if f.setup.pieces.most == most]
+            alike = [f for f in self.fillings if f.setup.pieces.most == most]
             self._add(batch, pieces, alike)
 
     def _add(self, batch: Batch, pieces: MicroBatch, alike: list[Filling]) -> None:
@@ -99,7 +97,7 @@ class _Group:
 
         for piece, fronts in pieces.map(batch, self._device, run_fronts):
             for filling in alike:
-                if filling in self._fillings:
+                if filling in self.fillings:
                     self._fill(filling, piece, fronts)
 
     @staticmethod
@@ -122,16 +120,16 @@ class _Group:
         except FOREIGN as error:
             if is_out_of_memory(error):
                 raise
-            self._fillings.remove(filling)
+            self.fillings.remove(filling)
 
     def finish(self) -> list[Setup]:
         """Return the setups of all comparisons that are left."""
         made = []
-        for filling in self._fillings:
+        for filling in self.fillings:
             setup = filling.setup
             assert isinstance(setup, Setup)
             setup.pieces.take_over(self._pieces[setup.micro_batch])
-            setup.data.fit.take_over(self._batches)
+            setup.data.fit.take_over(self.batches)
             if filling.rows[0]:
                 made.append(replace(setup, collected=filling))
         return made
@@ -141,11 +139,3 @@ def _name_front(side: Any, inputs: Any) -> Hashable:
     """Return a key of a network and its sites, equal for both roles of a network that has no masks."""
     assert isinstance(side, SitedNetwork)
     return (id(side.network), side.sites) if isinstance(inputs, Tensor) else id(side)
-
-
-def keep_collected(setup: Setup, folder: Path) -> None:
-    """Write what was collected for a comparison into its folder, as a pass of its own would at its end."""
-    assert setup.collected is not None
-    keeper = Keeper(folder, shorten_key(setup.key), setup.settings.torch_device)
-    with keeper.keep(PASS, setup.collected.state) as kept:
-        finish_pass(setup.data.fit, kept)

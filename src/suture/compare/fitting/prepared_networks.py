@@ -1,4 +1,4 @@
-"""Networks prepared for comparisons: copied, cut at their sites, folded and described, once for many pairs."""
+"""Networks prepared for comparisons, once for many pairs: copied, cut at their sites, folded, described."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from suture._base import hash_network
+from suture._base import fingerprint_network, hash_network
 from suture.compare.key import Key, describe_network, sketch_network
 from suture.networks import Readout, SitedNetwork, fold_batch_norms, prepare, take_first
 
@@ -44,9 +44,9 @@ class PreparedNetworks:
         """Return a private copy of a network, as `prepare`."""
         if not self._shared:
             return prepare(network, inputs, device, name)
-        own = hash_network(network)
+        own = hash_network(network).state, fingerprint_network(network)
         self._held.append(network)  # so that no other gets its id
-        return self._find(lambda: prepare(network, inputs, device, name), "copy", id(network), own.state)
+        return self._find(lambda: prepare(network, inputs, device, name), "copy", id(network), *own)
 
     def cut(self, network: nn.Module, inputs: Any, sites: Any, *, name: str, readout: Readout | None,
             **how: Any) -> SitedNetwork:

@@ -13,15 +13,14 @@ from suture._base import FilePath, SutureError, expect, name_callback, options
 from suture.compare import Settings
 from suture.results import Comparison
 
-
-_UNITS = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
 def parse_size(text: str) -> int:
     """Return the number of bytes that a text such as "500MB" says."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]b|)", text.strip().lower())
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]b|b|)", text.strip().lower())
     if found is None:
-        raise SutureError(f"expected memory such as 2GB, got {text!r}; write memory='2GB', or '0' for none")
+        raise SutureError(f"expected memory such as 2GB, got {text!r}; write '2GB', or '0' for none")
     return round(float(found[1]) * _UNITS[found[2]])
 
 
@@ -51,7 +50,7 @@ class StudyOptions(Settings):
         "Engine that runs the pairs: serial, processes:N (worker processes of this machine), ray or "
         "ray:ADDRESS (a cluster), or a `suture.studies.Ray` with CPUs and GPUs for each pair. All but serial "
         "need a folder, which all workers see.")] = "serial"
-    memory: Annotated[str, Doc(
+    pass_memory: Annotated[str, Doc(
         "Memory for passes over the data that pairs share, such as 2GB: pairs are taken together as far as "
         "their sums fit into it. 0: each pair passes the data on its own.")] = "2GB"
     on_result: Annotated[Callable[[InstanceOf[Comparison]], object] | None,
@@ -60,7 +59,7 @@ class StudyOptions(Settings):
 
     @property
     def memory_bytes(self) -> int:
-        return parse_size(self.memory)
+        return parse_size(self.pass_memory)
 
     def __post_init__(self) -> None:
         super().__post_init__()

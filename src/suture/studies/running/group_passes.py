@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-from suture._base import FOREIGN, LockedError, Progress, SutureError
-from suture.compare import Setup, collect_together, keep_collected
+from suture._base import FOREIGN, LockedError, Progress
+from suture.compare import Setup, collect_together
+from suture.studies.population.pairs import PairName
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, Work
 
@@ -97,16 +100,13 @@ def _run_pass(work: Work, store: StudyStore | None, task: PairTask, group: Seque
                and not _has_moments(store, t)]
     work.hold(name for t in waiting for name in t.pair)
     setups = _set_up(work, waiting)
-    for made in collect_together(list(setups.values()), work.data, progress):
-        done = next(t for t, setup in setups.items() if setup.data is made.data)
-        work.collected[done.pair] = made
-        if store is not None:
-            _keep(store, done, made)
+    places = None if store is None else _Places(store, {t.pair: t for t in waiting})
+    work.collected |= {made.names: made for made in collect_together(setups, work.data, places, progress)}
 
 
-def _set_up(work: Work, tasks: Sequence[PairTask]) -> dict[PairTask, Setup]:
+def _set_up(work: Work, tasks: Sequence[PairTask]) -> list[Setup]:
     """Set up pairs as far as the memory of a pass reaches; what fails says why in its own comparison."""
-    found, networks, pairs = dict[PairTask, Setup](), dict[str, int](), 0
+    found, networks, pairs = list[Setup](), dict[str, int](), 0
     for task in tasks:
         try:
             setup = work.set_up(task)
@@ -114,23 +114,38 @@ def _set_up(work: Work, tasks: Sequence[PairTask]) -> dict[PairTask, Setup]:
             work.tried.add(task)
             continue
         need = Need.of(task, setup)
-        total = pairs + need.pair + sum((networks | need.networks).values())
-        if len(found) > 1 and total > work.memory:
+        together = {**networks, **need.networks}
+        if len(found) > 1 and pairs + need.pair + sum(together.values()) > work.memory:
             break
         work.tried.add(task)
-        found[task], networks, pairs = setup, networks | need.networks, pairs + need.pair
+        found.append(setup)
+        networks, pairs = together, pairs + need.pair
     return found
 
 
-def _keep(store: StudyStore, task: PairTask, setup: Setup) -> None:
-    """Write the moments of a pair for other processes, and for this one if it is interrupted."""
-    for _ in range(_TRIES):
-        try:
-            with store.claim(task), store.open_place(task) as place:
-                if not store.has_moments(task):
-                    keep_collected(setup, place)
-            return
-        except LockedError:  # another process sees that there are no moments yet
-            time.sleep(_WAIT)
-        except (SutureError, OSError):
-            return
+@dataclass(frozen=True)
+class _Places:
+    """The folders of pairs, which are claimed while something is written there."""
+
+    store: StudyStore
+    tasks: Mapping[PairName, PairTask]
+
+    def find(self, setup: Setup) -> Path:
+        return self.store.get_place(self.tasks[setup.names])
+
+    @contextmanager
+    def hold(self, setup: Setup) -> Iterator[None]:
+        task = self.tasks[setup.names]
+        with ExitStack() as block:
+            for left in reversed(range(_TRIES)):
+                try:
+                    block.enter_context(self.store.claim(task))
+                    break
+                except LockedError:  # perhaps another process has just seen that there are no moments yet
+                    if not left:
+                        raise
+                    time.sleep(_WAIT)
+            block.enter_context(self.store.open_place(task))
+            if self.store.has_moments(task):
+                raise LockedError(f"another process has collected {' into '.join(task.pair)}")
+            yield

@@ -97,7 +97,7 @@ class StudyStore:
     def has_moments(self, task: PairTask) -> bool:
         """Return True if a pass for a task was finished, or its result is there."""
         place = self.get_place(task)
-        return has_comparison(place) or Keeper(place).has(PASS)
+        return has_comparison(place) or Keeper(place).has_finished(PASS)
 
     def check_claim(self, task: PairTask) -> None:
         """Raise a `LockedError` if another process took over the claim, as while this one was suspended."""
