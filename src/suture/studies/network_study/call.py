@@ -58,6 +58,7 @@ def run_study(given: StudyOptions) -> Study:
         store.write_manifest(about)
         if listed.known != known:
             store.write_known(listed.known)
+    work.memory = given.memory_bytes if listed.shares else 0
     made, failures = dict[PairName, Comparison](), dict(list_broken(about))
     done, total, callbacks = 0, len(listed.tasks), Callbacks(given.callbacks)
     log_event(f"study of {len(work.members)} networks, {total} pairs, {len(listed.failed)} networks failed")
@@ -76,7 +77,7 @@ def run_study(given: StudyOptions) -> Study:
         raise
     log_event(f"finished: {total - len(failures.keys() & {t.pair for t in listed.tasks})} of {total} pairs "
               "compared")
-    kept: Mapping[PairName, Comparison] = made
+    kept: Mapping[PairName, Comparison] = {t.pair: made[t.pair] for t in listed.tasks if t.pair in made}
     if store is not None:
         kept = KeptComparisons({t.pair: store.get_place(t) for t in listed.tasks if t.pair not in failures})
     if not kept:

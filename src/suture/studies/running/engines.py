@@ -10,6 +10,7 @@ from typing import Protocol
 
 from suture._base import FOREIGN, CheckpointError, LockedError, Progress, SutureError, describe_error
 from suture.results import Comparison
+from suture.studies.running.group_passes import is_passing, make_ready, plan_groups
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, TaskRecord, Work
 from suture.studies.running.training_tasks import TrainTask, run_training
@@ -52,12 +53,15 @@ def run_task(work: Work, store: StudyStore | None, task: PairTask,
         return run_training_task(work, task, progress)
     try:
         if store is None:
+            make_ready(work, store, task, progress)
             made = work.compare(task, progress=progress)
             return Outcome(task, TaskRecord(task.pair, task.key), made)
         with store.claim(task):
             found = store.find(task)
-            return Outcome(task, _compute(work, store, task, progress) if found is None or found.reason
-                           else found)
+            if found is None or found.reason:
+                make_ready(work, store, task, progress)
+                found = _compute(work, store, task, progress)
+            return Outcome(task, found)
     except LockedError:
         return Outcome(task, None)
     except FOREIGN as error:
@@ -135,6 +139,9 @@ def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequenc
             waiting.append(task)
         else:
             yield Outcome(task, record, taken_over=True)
+    work.groups = plan_groups(work, waiting)
+    place = {task: k for k, task in enumerate(task for group in work.groups for task in group)}
+    waiting.sort(key=lambda task: place.get(task, len(place)))
     while waiting:
         busy = []
         with closing(engine.run(work, store, waiting, progress)) as outcomes:
@@ -144,14 +151,15 @@ def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequenc
                 else:
                     yield outcome
         if busy and store is not None:
-            _wait_for_others(store, busy, progress)
+            _wait_for_others(work, store, busy, progress)
         waiting = busy
 
 
-def _wait_for_others(store: StudyStore, busy: Sequence[PairTask], progress: Progress | None) -> None:
+def _wait_for_others(work: Work, store: StudyStore, busy: Sequence[PairTask],
+                     progress: Progress | None) -> None:
     """Wait until one of the tasks is no longer worked on, without a worker that would look for it."""
     if progress is not None:
         progress("waiting for pairs of other processes", 0, len(busy))
     time.sleep(_WAIT)
-    while all(map(store.is_claimed, busy)):
+    while all(store.is_claimed(task) or is_passing(work, store, task) for task in busy):
         time.sleep(_WAIT)

@@ -23,7 +23,7 @@ from suture.studies.spec.option_tables import read_options
 from suture.studies.spec.toml_file import TomlFile
 
 _TABLES = ("networks", "data", "study", "settings")
-_STUDY = ("pairs", "folder", "engine")
+_STUDY = ("pairs", "folder", "engine", "pass_memory")
 """Options of a study that stand in its own table."""
 
 
@@ -45,7 +45,7 @@ class StudyFile:
         file: the TOML file.
         networks: by name.
         data: what data to read, and how.
-        study: pairs, folder and engine, as far as it gives them.
+        study: pairs, folder, engine and pass_memory, as far as it gives them.
         settings: of each comparison.
     """
 
