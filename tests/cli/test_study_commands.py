@@ -13,9 +13,9 @@ from torch import nn
 import suture
 from suture import Study, SutureError, specs, zoo
 from suture.networks import Recipe
-from suture.studies.network_study.result import read_tasks
+from suture.studies.network_study.manifest import read_tasks
 from suture.studies.population.sources import SpecNetwork, TrainedNetwork
-from suture.studies.running import tasks
+from suture.studies.running import engines, tasks
 from suture.studies.running.store import StudyStore
 from suture.studies.spec import training
 from tests.support import tiny
@@ -182,8 +182,8 @@ def test_a_training_of_another_process_is_waited_for(tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     images = tiny.image_sets()
     recipe = Recipe(epochs=1)
-    given = TrainedNetwork("resnet_digits", recipe, tmp_path / "networks" / "w.safetensors")
-    lock = given.path.with_name(".w.safetensors.writing.lock")
+    given = TrainedNetwork("resnet_digits", recipe, tmp_path / "networks" / "w-1234.safetensors")
+    lock = given.path.with_name(".w-1234.safetensors.writing.lock")
     lock.parent.mkdir()
     lock.write_text('{"process": 1, "host": "elsewhere"}')
 
@@ -191,9 +191,10 @@ def test_a_training_of_another_process_is_waited_for(tmp_path: Path,
         zoo.save_weights(zoo.build("resnet_digits", 0, classes=3, in_channels=2), given.path)
         lock.unlink()
 
-    monkeypatch.setattr(training.time, "sleep", end_it)
+    monkeypatch.setattr(engines.time, "sleep", end_it)
     monkeypatch.setattr(training.zoo, "train_and_save", None)
-    assert training.train_networks({"a": given}, images, torch.device("cpu")) == {"a": given}
+    made = training.train_networks({"a": given}, images, torch.device("cpu"), engines.Serial(), tmp_path)
+    assert made == {"a": given}
     assert given.build(images[0]).network.fc.out_features == 3
 
 

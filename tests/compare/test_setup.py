@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import suture
 from suture import Paired, Prepared, SutureError, zoo
 from suture.compare import setup
+from suture.compare.fitting import prepared_networks
 from tests.support import tiny
 from tests.support.layouts import Normed, Views
 from tests.support.tiny import RECIPE, Tiny, data, images, labels, network, other, seeded
@@ -119,7 +120,7 @@ def test_a_folded_comparison_equals_an_unfolded_one_also_at_a_convolution(
                               sites=["plain", "boxed", "twice_bn#1"], methods=["dm"], device="cpu")
 
     got = run()
-    monkeypatch.setattr(setup, "fold_batch_norms", lambda *args: 0)
+    monkeypatch.setattr(prepared_networks, "fold_batch_norms", lambda *args: 0)
     wanted = run()
     for measure in wanted.measures:
         # Ranks of scores that are equal but for rounding, as in the own-layer cells, are up to rounding.

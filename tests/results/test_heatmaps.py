@@ -119,8 +119,10 @@ def test_annotation_and_missing_cells(size, annotate, texts):
     ax = Figure().add_subplot()
     heatmaps.draw_heatmap(of_values("cka", values), "cka", ax, {}, annotate)
     assert len(ax.texts) == texts
-    patches = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch()]
-    assert [p.get_xy() for p in patches] == [(1.5, 0.5)]
+    behind, = (p for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch())
+    assert behind.get_zorder() < ax.images[0].get_zorder()
+    assert (behind.get_xy(), behind.get_width()) == ((-0.5, -0.5), size)
+    assert np.argwhere(np.ma.getmaskarray(ax.images[0].get_array())).tolist() == [[1, 2]]
 
 
 def test_rows_are_sources():

@@ -35,6 +35,7 @@ from suture._base.files import replace_file as replace_file
 from suture._base.files import save_tensors as save_tensors
 from suture._base.foreign_code import FOREIGN as FOREIGN
 from suture._base.foreign_code import describe_error as describe_error
+from suture._base.foreign_code import explain_foreign_errors as explain_foreign_errors
 from suture._base.foreign_code import name_callback as name_callback
 from suture._base.foreign_code import note_owner as note_owner
 from suture._base.foreign_code import run_foreign as run_foreign
@@ -44,12 +45,15 @@ from suture._base.hashing import fingerprint_network as fingerprint_network
 from suture._base.hashing import hash_parts as hash_parts
 from suture._base.hashing import hash_tensors as hash_tensors
 from suture._base.keeping.checkpoints import CHECKPOINT_NAME as CHECKPOINT_NAME
+from suture._base.keeping.checkpoints import INTERVAL as INTERVAL
 from suture._base.keeping.checkpoints import NO_KEEPER as NO_KEEPER
 from suture._base.keeping.checkpoints import RESTART as RESTART
 from suture._base.keeping.checkpoints import CheckpointError as CheckpointError
 from suture._base.keeping.checkpoints import Keeper as Keeper
 from suture._base.keeping.checkpoints import KeptPass as KeptPass
 from suture._base.keeping.checkpoints import is_checkpoint as is_checkpoint
+from suture._base.keeping.interruptions import delay_interruption as delay_interruption
+from suture._base.keeping.interruptions import find_interruption as find_interruption
 from suture._base.keeping.interruptions import listen_to_signals as listen_to_signals
 from suture._base.keeping.kept_file import keep_file as keep_file
 from suture._base.keeping.locks import LOCK as LOCK

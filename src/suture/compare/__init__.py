@@ -6,6 +6,9 @@
 from suture.compare.arrays.comparison import compare_arrays as compare_arrays
 from suture.compare.arrays.files import ArrayFile as ArrayFile
 from suture.compare.arrays.options import ArrayOptions as ArrayOptions
+from suture.compare.fitting.group_checkpoints import PASS as PASS
+from suture.compare.fitting.group_pass import collect_together as collect_together
+from suture.compare.fitting.prepared_networks import PreparedNetworks as PreparedNetworks
 from suture.compare.fitting.single_layer import StitchOptions as StitchOptions
 from suture.compare.fitting.single_layer import stitch as stitch
 from suture.compare.kept_run import hold_folder as hold_folder
@@ -16,6 +19,7 @@ from suture.compare.rehearsal.dry_run import Ready as Ready
 from suture.compare.rehearsal.dry_run import dry_run as dry_run
 from suture.compare.rehearsal.dry_run import make_ready as make_ready
 from suture.compare.run import compare as compare
+from suture.compare.run import compare_prepared as compare_prepared
 from suture.compare.run import paper as paper
 from suture.compare.scoring.example_rows import CLASS_EXAMPLES as CLASS_EXAMPLES
 from suture.compare.scoring.example_rows import FEWEST_OF_CLASS as FEWEST_OF_CLASS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -89,11 +89,14 @@ def make_key(settings: Key, networks: Mapping[str, Key], preparation: Mapping[st
             "preparation": dict(preparation), "outputs": outputs}
 
 
-@disable_gradients()
-def sketch_outputs(source: SitedNetwork, target: SitedNetwork, inputs: tuple[Any, Any]) -> Key:
-    """Return two numbers for each of the first examples, output and site: its norm, and a projection.
+Sketch = Callable[[SitedNetwork, Any], list[Any]]
 
-    They show changes that no hash of code sees, such as in a compiled library. A network that fails is left
+
+def sketch_outputs(source: SitedNetwork, target: SitedNetwork, inputs: tuple[Any, Any],
+                   sketch: Sketch | None = None) -> Key:
+    """Return what `sketch_network` makes of the first examples by both networks.
+
+    It shows changes that no hash of code sees, such as in a compiled library. A network that fails is left
     out: the stage that needs its output says so.
     """
     firsts = [take_first(x, _EXAMPLES) for x in inputs]
@@ -101,8 +104,14 @@ def sketch_outputs(source: SitedNetwork, target: SitedNetwork, inputs: tuple[Any
     for side, network, x in (("source", source, firsts[0]), ("target", target, firsts[1])):
         if side == "source" or target is not source:
             with suppress(Exception):
-                made[side] = list(_sketch(network, x))
+                made[side] = (sketch or sketch_network)(network, x)
     return made
+
+
+@disable_gradients()
+def sketch_network(network: SitedNetwork, inputs: Any) -> list[list[list[float]]]:
+    """Return two numbers for each example, output and site: its norm, and a projection."""
+    return list(_sketch(network, inputs))
 
 
 def _sketch(network: SitedNetwork, inputs: Any) -> Iterator[list[list[float]]]:

@@ -7,7 +7,14 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from suture._base import SutureError, get_time, report_out_of_memory, takes
+from suture._base import (
+    SutureError,
+    explain_foreign_errors,
+    get_time,
+    leave_inference_mode,
+    report_out_of_memory,
+    takes,
+)
 from suture.compare.fitting.moments import (
     collect,
     compute_published,
@@ -15,6 +22,7 @@ from suture.compare.fitting.moments import (
     mark_overfitted,
     match,
 )
+from suture.compare.fitting.prepared_networks import PreparedNetworks
 from suture.compare.fitting.task_loss import (
     describe_training,
     find_marks,
@@ -50,11 +58,27 @@ def compare(given: CompareOptions) -> Comparison:
     return run_stages(given)
 
 
-def run_stages(given: CompareOptions, setup: Setup | None = None) -> Comparison:
-    """Run what is unfinished of a comparison; a `setup` made before with these arguments is not made again.
+def compare_prepared(*, setup: Setup | None = None, known: PreparedNetworks | None = None,
+                     **options: Any) -> Comparison:
+    """Compare as `compare`, with what was made before with the same options.
+
+    Args:
+        setup: the setup of this comparison.
+        known: networks that were prepared for others with the same data and settings.
+        options: of `compare`.
     """
+    with explain_foreign_errors(), leave_inference_mode():
+        given = CompareOptions(**options)
+        if setup is not None:
+            setup = replace(setup, settings=replace(setup.settings, progress=given.progress))
+        return run_stages(given, setup, known)
+
+
+def run_stages(given: CompareOptions, setup: Setup | None = None,
+               known: PreparedNetworks | None = None) -> Comparison:
+    """Run what is unfinished of a comparison; `setup` and `known` as for `compare_prepared`."""
     with open_kept_run(given) as kept:
-        run = _Run(kept.keep(setup or set_up(given)), kept.previous)
+        run = _Run(kept.keep(setup or set_up(given, known)), kept.previous)
         result: Comparison | None = None
         for stage in run.unfinished:
             run.run_stage(stage)

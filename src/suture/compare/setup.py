@@ -6,18 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from suture._base import SutureError, expect, summarise_error
-from suture.compare.key import (
-    describe_network,
-    describe_preparation,
-    hash_trained_network,
-    make_key,
-    sketch_outputs,
-)
+from suture.compare.fitting.prepared_networks import OtherPreparationError, PreparedNetworks
+from suture.compare.key import describe_preparation, hash_trained_network, make_key, sketch_outputs
 from suture.compare.opened_data import (
     OpenedData,
     find_labelled,
@@ -35,14 +30,15 @@ from suture.networks import (
     SitedNetwork,
     choose_micro_batch,
     disable_gradients,
-    fold_batch_norms,
     open_network,
-    prepare,
     take_first,
 )
 from suture.ood import Detection
 from suture.representations import Alignment, Cell, Kind
 from suture.stitching import ScoredOutput, StitchingLayer, Task, check_batch
+
+if TYPE_CHECKING:
+    from suture.compare.fitting.filling import Filling
 
 OTHER_ORDER = ("the test data came in another order than in the pass before, or augmented at random, so "
                "cells could not be compared in pairs; give a test loader with shuffle=False")
@@ -62,6 +58,7 @@ class Setup(SharedSetup):
         one_network: True if the target is the source network itself or its equal copy.
         self_stitching: True if it is the source network itself, on the same inputs.
         warning: sentence on labels that the target network cannot predict; usually empty.
+        collected: of a pass that was run before, for many pairs at once.
     """
 
     source: SitedNetwork
@@ -74,6 +71,7 @@ class Setup(SharedSetup):
     one_network: bool
     self_stitching: bool
     warning: str = ""
+    collected: Filling | None = None
 
     @property
     def micro_batch(self) -> int:
@@ -98,33 +96,44 @@ class Setup(SharedSetup):
                               relu=settings.relu)
 
 
-def set_up(given: CompareOptions) -> Setup:
-    """Prepare both networks and check the first batch."""
+def set_up(given: CompareOptions, known: PreparedNetworks | None = None) -> Setup:
+    """Prepare both networks and check the first batch.
+
+    Args:
+        known: networks that were prepared before for the same data and settings. Default: none.
+    """
     given = _open_networks(given)
+    try:
+        return _set_up(given, known or PreparedNetworks())
+    except OtherPreparationError:
+        return _set_up(given, PreparedNetworks())
+
+
+def _set_up(given: CompareOptions, known: PreparedNetworks) -> Setup:
     source, target = given.source, given.source if given.target is None else given.target
     opened, device = open_data(given), given.torch_device
     check_labels(given, opened)
     first = move_batch(next(iter(opened.fit)), device)
-    copies = _copy_networks(source, target, first, given)
+    copies = _copy_networks(source, target, first, given, known)
     labelled = find_labelled(first, opened.test, device)
     spread = (opened.whole, given.data) if labelled is first else (opened.test, given.test)
     scored = given.resolve_output(copies[-1], labelled, lambda: spread_examples(*spread, device))
     settings = given.replace_output(scored)
     if "tlm" in settings.method_names:
         check_batch(first, settings.recipe, Task(settings.task))
-    a, b = _site_networks(copies, first, settings, None if scored is None else scored.readout)
+    a, b = _site_networks(copies, first, settings, None if scored is None else scored.readout, known)
     if "tlm" in settings.method_names and settings.recipe.objective != "match":
         _check_gradients(b)
     pieces = MicroBatch(choose_micro_batch(max(a.peak, b.peak), device))
     if settings.token_rate < 1:
         _check_share(a, b)
-    sides = {"source": describe_network(source, a)}
-    sides["target"] = sides["source"] if b is a else describe_network(target, b)
+    sides = {"source": known.describe(source, a)}
+    sides["target"] = sides["source"] if b is a else known.describe(target, b)
     prints = sides["source"]["weights"], sides["target"]["weights"]
     given_data = {"data": given.data, "test data": given.test}
     key = make_key(settings.as_key() | {"held_out": opened.held_out}, sides,
                    {name: how for name, d in given_data.items() if (how := describe_preparation(d))},
-                   sketch_outputs(a, b, (first.source, first.target)))
+                   sketch_outputs(a, b, (first.source, first.target), known.sketch))
     names = settings.names or _choose_names(source, target)
     made = Setup(
         settings=settings, source=a, target=b, data=opened, names=(names[0], names[1]), key=key,
@@ -148,28 +157,27 @@ def _open_networks(given: CompareOptions) -> CompareOptions:
     return given if same else replace(given, source=source, target=target)
 
 
-def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings) -> list[nn.Module]:
+def _copy_networks(source: nn.Module, target: nn.Module, first: Batch, settings: Settings,
+                   known: PreparedNetworks) -> list[nn.Module]:
     """Return private copies of the source and, if it is another network, of the target."""
-    copies = [prepare(source, first.source, settings.torch_device, "source")]
+    copies = [known.copy(source, first.source, settings.torch_device, "source")]
     if target is not source:
-        copies.append(prepare(target, first.target, settings.torch_device, "target"))
+        copies.append(known.copy(target, first.target, settings.torch_device, "target"))
     return copies
 
 
 def _site_networks(copies: Sequence[nn.Module], first: Batch, settings: Settings,
-                   readout: Readout | None) -> tuple[SitedNetwork, SitedNetwork]:
+                   readout: Readout | None, known: PreparedNetworks) -> tuple[SitedNetwork, SitedNetwork]:
     """Find the sites of the networks; return one object twice if one pass serves both."""
     how: dict[str, Any] = {"allow_bypass": settings.allow_bypass, "checks_padding": True,
                            "autocast": FORWARD_DTYPES[settings.forward]}
     theirs, same = settings.target_sites, len(copies) == 1 and first.source is first.target
     read = readout if same else find_readout(copies[0], first.source, readout)
-    a = SitedNetwork(copies[0], first.source, settings.sites, name="source", readout=read, **how)
+    a = known.cut(copies[0], first.source, settings.sites, name="source", readout=read, **how)
     shared = same and theirs is None
-    b = a if shared else SitedNetwork(copies[-1], first.target, settings.sites if theirs is None else theirs,
-                                      name="target", readout=readout, **how)
-    kept = {s.path for s in (*a.sites, *b.sites)}
-    for network, inputs in {copies[0]: first.source, copies[-1]: first.target}.items():
-        fold_batch_norms(network, take_first(inputs), kept)
+    b = a if shared else known.cut(copies[-1], first.target, settings.sites if theirs is None else theirs,
+                                   name="target", readout=readout, **how)
+    known.fold({copies[0]: first.source, copies[-1]: first.target}, {s.path for s in (*a.sites, *b.sites)})
     return a, b
 
 

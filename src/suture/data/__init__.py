@@ -25,6 +25,7 @@ from suture.data.indexed import split_rows as split_rows
 from suture.data.indexed import spread_rows as spread_rows
 from suture.data.kept_batches import EpochPosition as EpochPosition
 from suture.data.kept_batches import go_on as go_on
+from suture.data.kept_batches import make_mark as make_mark
 from suture.data.micro_batch import MicroBatch as MicroBatch
 from suture.data.micro_batch import join_memory_notes as join_memory_notes
 from suture.data.misplaced import describe_form as describe_form

@@ -176,6 +176,10 @@ class Batches:
         assert self.seen is not None
         return self.seen
 
+    def take_over(self, other: Batches) -> None:
+        """Note what a whole pass over the same data has seen and counted elsewhere."""
+        self.seen, self.running, self._counted = other.seen, other.running, other._counted
+
     def is_random(self) -> bool:
         """Try if a few examples differ when they are read twice, as with random augmentation."""
         one, other = (hash_object(self._try_examples()).state for _ in range(2))

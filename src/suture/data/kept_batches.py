@@ -118,7 +118,12 @@ class _Marks:
 
     def get_mark(self) -> str:
         digest = self._own or self._batches.running
-        return "" if digest is None or not self._checks else _as_mark(digest.finish())
+        return "" if digest is None or not self._checks else make_mark(digest)
+
+
+def make_mark(digest: SeenDigest) -> str:
+    """Return what a checkpoint says of the data before it."""
+    return _as_mark(digest.finish())
 
 
 def _as_mark(seen: SeenData) -> str:

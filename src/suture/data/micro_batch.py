@@ -38,6 +38,10 @@ class MicroBatch:
         """Return a micro-batch for a number; return a micro-batch unchanged."""
         return given if isinstance(given, MicroBatch) else cls(given)
 
+    def take_over(self, other: MicroBatch) -> None:
+        """Begin with the maximum and the notes of another micro-batch."""
+        self.most, self.notes = other.most, [*other.notes]
+
     def choose_piece_size(self, size: int) -> int:
         """Return the size that cuts `size` examples into as few and as equal pieces as possible."""
         return -(-size // -(-size // self.most))

@@ -256,7 +256,8 @@ def format_people_csv(table: pd.DataFrame) -> bytes:
     """
     texts = [name for name in table.columns if name not in _NUMERIC]
     return format_csv(table.assign(**{
-        name: [f"'{cell}" if cell.startswith(_FORMULA_SIGNS) else cell for cell in table[name]]
+        name: [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_SIGNS) else cell
+               for cell in table[name]]
         for name in texts})).encode(errors="replace")
 
 

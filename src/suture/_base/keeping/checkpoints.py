@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 import warnings
@@ -108,6 +109,14 @@ class Keeper:
     def has(self, name: str) -> bool:
         """Return True if there is a checkpoint of a pass."""
         return self.folder is not None and self.find_path(name).exists()
+
+    def has_finished(self, name: str) -> bool:
+        """Return True if there is a checkpoint of the end of a pass; the rest of the file is not checked."""
+        with suppress(OSError, ValueError, KeyError, TypeError), self.find_path(name).open("rb") as file:
+            header = file.read(min(int.from_bytes(file.read(8), "little"), _LONGEST_HEADER))
+            about = json.loads(json.loads(header)["__metadata__"]["about"])
+            return bool(about["position"]["finished"])
+        return False
 
     def is_due(self) -> bool:
         waited = time.monotonic() - self._saved

@@ -9,6 +9,7 @@ from typing import Any, overload
 from suture._base import SutureError, get_time, report_out_of_memory, takes
 from suture.compare.arrays.options import ArrayOptions, select_settings
 from suture.compare.arrays.sides import ArrayReader, ArraySide, open_sides
+from suture.compare.fitting.filling import Filling
 from suture.compare.fitting.index_rows import describe_indices
 from suture.compare.fitting.moments import collect_moments, compute_published
 from suture.compare.kept_run import open_kept_run, report_checkpoints
@@ -153,7 +154,7 @@ def _measure(setup: ArraySetup) -> Findings:
 
 def _collect(setup: ArraySetup) -> Accumulators:
     accumulators = setup.make_accumulators()
-    collect_moments(setup, setup.data.fit, accumulators, setup.settings.progress, name=STAGE)
+    collect_moments(setup.data.fit, Filling(setup, accumulators), setup.settings.progress, STAGE)
     return accumulators
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from suture._base import NO_KEEPER, Progress, SutureError, is_out_of_memory, summarise_error
+from suture._base import NO_KEEPER, Progress
+from suture.compare.fitting.filling import Filling
 from suture.compare.fitting.index_rows import describe_indices
-from suture.compare.fitting.token_share import TokenShare
 from suture.compare.records import (
     Findings,
     Fitted,
@@ -26,16 +25,9 @@ from suture.compare.setup import Setup, make_nan_error
 from suture.data import Batch, Batches, go_on
 from suture.indices import FOLDS, STITCH, Needs, Value
 from suture.networks import disable_gradients
-from suture.numbers import Arrays, NonFiniteError, NumericalError
+from suture.numbers import Arrays, NumericalError
 from suture.ood import DetectorFitter, SiteFeatures
-from suture.representations import (
-    Accumulators,
-    AccumulatorSettings,
-    Cell,
-    Masks,
-    has_unpadded_tokens,
-    select_mask,
-)
+from suture.representations import Accumulators, AccumulatorSettings, Cell
 from suture.stitching import DirectMatch, direct_match, explain_overfit
 
 _SOLUTIONS = {"rank": "dm.rank", "condition": "dm.condition", "residual": "dm.fit_residual",
@@ -52,91 +44,57 @@ class Matched:
 
 
 @disable_gradients()
-def collect_moments(setup: SharedSetup, batches: Batches, accumulators: Accumulators,
-                    progress: Progress | None = None, fitter: DetectorFitter | None = None,
-                    share: TokenShare | None = None, name: str = "") -> None:
-    """Add the representations of all examples at all sites to `accumulators` and `fitter`.
+def collect_moments(batches: Batches, filling: Filling, progress: Progress | None = None,
+                    name: str = "") -> None:
+    """Add the representations of all examples at all sites of both networks.
 
     Args:
-        accumulators: get the unpadded tokens, or those that `share` draws.
         progress: called as ``progress("moments", batches done, batches)``.
-        fitter: gets native representations, always with all tokens.
         name: of the pass in checkpoints. Default: none are written.
     """
-    rows = [0]
-    state = {"rows": rows, "accumulators": accumulators, "share": share,
-             "detectors": None if fitter is None else fitter.list_statistics()}
-    with (setup.keeper if name else NO_KEEPER).keep(name, state) as kept:
+    setup = filling.setup
+    with (setup.keeper if name else NO_KEEPER).keep(name, filling.state) as kept:
         for k, batch in go_on(batches, kept):
-            with _explain_failure(setup, k):
-                rows[0] += _add_batch(setup, batch, accumulators, fitter, share)
+            with filling.explain_failure(k):
+                _add_batch(batch, filling)
             if progress:
                 progress("moments", k + 1, batches.count_batches())
-    if not rows[0]:
-        raise SutureError("the data hold only padding tokens; give another attention mask, more data, or a "
-                          "larger token_rate")
+    filling.check()
 
 
-def _add_batch(setup: SharedSetup, batch: Batch, accumulators: Accumulators, fitter: DetectorFitter | None,
-               share: TokenShare | None) -> int:
-    """Add a batch; return the number of its pieces where both networks' inputs have unpadded tokens."""
-    rows, source, target = 0, setup.source, setup.target
+def _add_batch(batch: Batch, filling: Filling) -> None:
+    source, target = filling.setup.source, filling.setup.target
 
     def run_fronts(piece: Batch) -> tuple[list[Tensor], list[Tensor]]:
         xs = source.front(piece.source)
         return xs, xs if source is target else target.front(piece.target)
 
-    for piece, (xs, ys) in setup.pieces.map(batch, setup.settings.torch_device, run_fronts):
-        own = target.find_masks(piece.target)
-        masks: list[Masks] = [source.find_masks(piece.source), own]
-        if share is not None:
-            masks = share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
-                masks, (source, target), strict=True)))
-        accumulators.update(xs, ys, masks[0], masks[1], piece.labels)
-        if fitter is not None:
-            fitter.update(ys, piece.labels, own)
-        rows += all(map(has_unpadded_tokens, masks))
-    return rows
-
-
-@contextmanager
-def _explain_failure(setup: SharedSetup, batch: int) -> Iterator[None]:
-    """Turn an error in a batch of the data, but for running out of memory, into one line."""
-    try:
-        yield
-    except NonFiniteError as e:
-        raise make_nan_error(setup.source if e.side == "source" else setup.target, e.index, batch,
-                             "data") from None
-    except (RuntimeError, IndexError) as e:
-        if is_out_of_memory(e):
-            raise
-        instead = ("token ids below the number of embeddings" if isinstance(e, IndexError)
-                   else "batches of one input size")
-        raise SutureError(f"a network fails on batch {batch} of the data, after the first ones went "
-                          f"well: {summarise_error(e)}; give {instead}") from e
+    for piece, (xs, ys) in filling.setup.pieces.map(batch, filling.setup.settings.torch_device, run_fronts):
+        filling.add(piece, xs, ys)
 
 
 def collect(setup: Setup) -> Accumulators:
-    """Run the pass over the data that fills the accumulators and fits the detectors.
+    """Run the pass over the data that fills the accumulators and fits the detectors, if none has yet.
 
     If the accumulators run out of memory, the pass begins again with a smaller micro-batch.
     """
-    accumulators, fitter = setup.pieces.run(lambda: _collect_once(setup))
-    if setup.detection is not None and fitter is not None:
-        setup.detection.finish(fitter, setup.data.whole, setup.settings.progress, setup.keeper)
-    return accumulators
+    done = setup.pieces.run(lambda: _collect_once(setup))
+    if setup.detection is not None and done.fitter is not None:
+        setup.detection.finish(done.fitter, setup.data.whole, setup.settings.progress, setup.keeper)
+    return done.accumulators
 
 
-def _collect_once(setup: Setup) -> tuple[Accumulators, DetectorFitter | None]:
-    settings, data, detection = setup.settings, setup.data, setup.detection
-    accumulators = setup.make_accumulators()
-    fitter = None if detection is None else detection.make_fitter()
-    share = TokenShare(settings.token_rate, settings.seed) if settings.token_rate < 1 else None
-    collect_moments(setup, data.fit, accumulators, settings.progress,
-                    fitter if data.fit is data.whole else None, share, "moments")
-    if fitter is not None and data.fit is not data.whole and fitter.needed:
+def _collect_once(setup: Setup) -> Filling:
+    done = setup.collected
+    if done is None:
+        done = Filling.of(setup)
+        collect_moments(setup.data.fit, done, setup.settings.progress, "moments")
+    if setup.detection is None or done.fitter is not None:
+        return done
+    fitter = setup.detection.make_fitter()
+    if fitter.needed:
         _fit_detectors(setup, fitter)
-    return accumulators, fitter
+    return replace(done, fitter=fitter)
 
 
 @disable_gradients()
@@ -172,7 +130,7 @@ def compute_published(setup: SharedSetup) -> tuple[dict[Cell, dict[str, Value]],
 
     def collect_once() -> Accumulators:
         made = Accumulators(sources, targets, how, same=setup.source is setup.target)
-        collect_moments(setup, paper, made, setup.settings.progress, name="first test data")
+        collect_moments(paper, Filling(setup, made), setup.settings.progress, "first test data")
         return made
 
     accumulators, found = setup.pieces.run(collect_once), {}

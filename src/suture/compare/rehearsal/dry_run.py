@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from suture._base import Progress, checked, name_callback, takes
+from suture.compare.fitting.filling import Filling
 from suture.compare.fitting.moments import collect_moments
 from suture.compare.fitting.task_loss import make_layers
 from suture.compare.rehearsal.jackknife_time import predict_intervals
@@ -179,7 +180,7 @@ class _Rehearsal:
         return measure_cost(run, self._batch.size, self.device, least)
 
     def _collect(self, batch: Batch) -> None:
-        collect_moments(self.setup, Batches([batch]), self._accumulators)
+        collect_moments(Batches([batch]), Filling(self.setup, self._accumulators))
 
     @cached_property
     def _layers(self) -> dict[Cell, StitchingLayer]:

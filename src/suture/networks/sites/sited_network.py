@@ -77,9 +77,19 @@ class SitedNetwork:
         weights = (p.dtype for p in network.parameters() if p.is_floating_point())
         self._rounds_together = dry.rounds_together
         dtype = autocast or next(weights, torch.float32)
-        dtype = torch.bfloat16 if dtype.itemsize == 1 or self._rounds_together else dtype
-        self._guard = PaddingGuard(network, self.sequences, self._run_unpadded, [*map(str, self.sites)],
-                                   self.shapes, name, dtype) if checks_padding else None
+        self._dtype = torch.bfloat16 if dtype.itemsize == 1 or self._rounds_together else dtype
+        self._guard = self._make_guard() if checks_padding else None
+
+    def _make_guard(self) -> PaddingGuard:
+        return PaddingGuard(self.network, self.sequences, self._run_unpadded, [*map(str, self.sites)],
+                            self.shapes, self.name, self._dtype)
+
+    def with_name(self, name: str) -> SitedNetwork:
+        """Return the same network under another name in messages, without the notes so far."""
+        made = copy(self)
+        made.name = name
+        made._guard = None if self._guard is None else made._make_guard()
+        return made
 
     def with_readout(self, readout: Readout) -> SitedNetwork:
         """Return the same network whose passes and tails return what `readout` reads."""

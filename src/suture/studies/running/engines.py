@@ -5,13 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from suture._base import FOREIGN, CheckpointError, LockedError, Progress, SutureError, describe_error
 from suture.results import Comparison
+from suture.studies.running.group_passes import is_passing, make_ready, plan_groups
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, TaskRecord, Work
+from suture.studies.running.training_tasks import TrainTask, run_training
 
 _WAIT = 0.5
 """Seconds between two looks at a task that another process works on."""
@@ -25,11 +27,13 @@ class Outcome:
         task: the task.
         record: None if another process works on it.
         made: the comparison, where no folder keeps it.
+        taken_over: True if an earlier run had done it.
     """
 
     task: PairTask
     record: TaskRecord | None
     made: Comparison | None = None
+    taken_over: bool = False
 
 
 Outcomes = Generator[Outcome, None, None]
@@ -45,14 +49,29 @@ class Engine(Protocol):
 def run_task(work: Work, store: StudyStore | None, task: PairTask,
              progress: Progress | None = None) -> Outcome:
     """Run one task, or find its result; what fails in one pair becomes the reason of its record."""
+    if isinstance(task, TrainTask):
+        return run_training_task(work, task, progress)
     try:
         if store is None:
+            make_ready(work, store, task, progress)
             made = work.compare(task, progress=progress)
             return Outcome(task, TaskRecord(task.pair, task.key), made)
         with store.claim(task):
             found = store.find(task)
-            return Outcome(task, _compute(work, store, task, progress) if found is None or found.reason
-                           else found)
+            if found is None or found.reason:
+                make_ready(work, store, task, progress)
+                found = _compute(work, store, task, progress)
+            return Outcome(task, found)
+    except LockedError:
+        return Outcome(task, None)
+    except FOREIGN as error:
+        return Outcome(task, TaskRecord(task.pair, task.key, explain_failure(error)))
+
+
+def run_training_task(work: Work, task: TrainTask, progress: Progress | None = None) -> Outcome:
+    """Run a training as `run_task` runs a comparison."""
+    try:
+        return Outcome(task, run_training(work, task, progress))
     except LockedError:
         return Outcome(task, None)
     except FOREIGN as error:
@@ -99,7 +118,12 @@ class Serial:
     def run(self, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
             progress: Progress | None) -> Outcomes:
         for task in tasks:
-            yield run_task(work, store, task, progress)
+            start = time.perf_counter()
+            outcome = run_task(work, store, task, progress)
+            if outcome.made is not None and outcome.record is not None:
+                record = replace(outcome.record, seconds=time.perf_counter() - start)
+                outcome = replace(outcome, record=record)
+            yield outcome
 
 
 def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
@@ -114,7 +138,10 @@ def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequenc
         if record is None or record.reason:
             waiting.append(task)
         else:
-            yield Outcome(task, record)
+            yield Outcome(task, record, taken_over=True)
+    work.groups = plan_groups(work, waiting)
+    place = {task: k for k, task in enumerate(task for group in work.groups for task in group)}
+    waiting.sort(key=lambda task: place.get(task, len(place)))
     while waiting:
         busy = []
         with closing(engine.run(work, store, waiting, progress)) as outcomes:
@@ -124,14 +151,15 @@ def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequenc
                 else:
                     yield outcome
         if busy and store is not None:
-            _wait_for_others(store, busy, progress)
+            _wait_for_others(work, store, busy, progress)
         waiting = busy
 
 
-def _wait_for_others(store: StudyStore, busy: Sequence[PairTask], progress: Progress | None) -> None:
+def _wait_for_others(work: Work, store: StudyStore, busy: Sequence[PairTask],
+                     progress: Progress | None) -> None:
     """Wait until one of the tasks is no longer worked on, without a worker that would look for it."""
     if progress is not None:
         progress("waiting for pairs of other processes", 0, len(busy))
     time.sleep(_WAIT)
-    while all(map(store.is_claimed, busy)):
+    while all(store.is_claimed(task) or is_passing(work, store, task) for task in busy):
         time.sleep(_WAIT)

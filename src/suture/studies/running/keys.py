@@ -37,12 +37,14 @@ class TaskList:
         failed: reasons why networks cannot be built, by name; their pairs are no tasks.
         notes: sentences for the reader of the result.
         known: what to pass to the next `list_tasks`.
+        shares: True if pairs can share passes: all networks get the same examples, in the same order.
     """
 
     tasks: Sequence[PairTask]
     failed: Mapping[str, str]
     notes: Sequence[str]
     known: Mapping[str, Any]
+    shares: bool
 
 
 def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings,
@@ -70,7 +72,7 @@ def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings,
                               f"{type(given).__name__}; give them, or networks without preprocessing")
     notes = [f"{name}: {note}" for name, found in examined.items() for note in found["notes"]]
     sites = hash_object([settings.sites, settings.target_sites]).short
-    shared = {"settings": settings.as_key(), "sites": sites,
+    shared: dict[str, Any] = {"settings": settings.as_key(), "sites": sites,
               "versions": collect_versions(),
               "data": [[describe_preparation(given), _digest_data(given, name, bool(own), notes)]
                        for given, name in ((work.data, "data"), (work.test, "test data"))]}
@@ -80,7 +82,9 @@ def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings,
         one, other = (examined[name] for name in pair)
         key = hash_parts({"source": one["hash"], "target": other["hash"], "shared": about})
         tasks.append(PairTask(pair, key, (one["weights"], other["weights"])))
-    return TaskList(tasks, failed, notes, kept)
+    seen = shared["data"][0][1]
+    shares = not (own or isinstance(work.data, Prepared | Paired)) and "inputs" in seen
+    return TaskList(tasks, failed, notes, kept, shares)
 
 
 def _examine(member: Member, loaded: specs.LoadedNetwork) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from suture._base import (
+    Keeper,
     LockedError,
     SutureError,
     check_folder,
+    hash_parts,
     hold_lock,
     is_held,
     replace_file,
     still_holds,
 )
+from suture.compare import PASS
 from suture.results import Comparison, has_comparison, load, refuse_foreign
 from suture.studies.running.tasks import PairTask, TaskRecord
 
@@ -29,10 +32,11 @@ MANIFEST = "study.json"
 PAIRS, TASKS, NETWORKS = "pairs", "tasks", "networks"
 """Folders of comparisons, of the records of tasks, and of the weights of networks that a study trains."""
 KNOWN = "known.json"
+LOG_FILE = "study.log"
 FORMAT = "suture.study/1"
 _RESULT = "comparison.safetensors"
 _CLAIM = "claim"
-_OWN = re.compile(rf"{PAIRS}|{TASKS}|{NETWORKS}|\.?study\.json(\..*)?|\.trial\..*")
+_OWN = re.compile(rf"{PAIRS}|{TASKS}|{NETWORKS}|\.?study\.json(\..*)?|{re.escape(LOG_FILE)}|\.trial\..*")
 """Names in the folder of a study, with those of files in writing, which a killed process leaves."""
 
 
@@ -73,6 +77,28 @@ class StudyStore:
         """
         with hold_lock(self._get_record(task), _CLAIM, beats=True):
             yield
+
+    @contextmanager
+    def claim_pass(self, tasks: Sequence[PairTask]) -> Iterator[None]:
+        """Keep the pass that tasks share from other processes while a block runs it.
+
+        Raises:
+            LockedError: another process runs it.
+        """
+        with hold_lock(self._name_pass(tasks), _CLAIM, beats=True):
+            yield
+
+    def is_passing(self, tasks: Sequence[PairTask]) -> bool:
+        """Return True while a process runs the pass that tasks share."""
+        return is_held(self._name_pass(tasks), _CLAIM, beats=True)
+
+    def _name_pass(self, tasks: Sequence[PairTask]) -> Path:
+        return self.folder / TASKS / f"pass-{hash_parts({'tasks': [t.slug for t in tasks]})}"
+
+    def has_moments(self, task: PairTask) -> bool:
+        """Return True if a pass for a task was finished, or its result is there."""
+        place = self.get_place(task)
+        return has_comparison(place) or Keeper(place).has_finished(PASS)
 
     def check_claim(self, task: PairTask) -> None:
         """Raise a `LockedError` if another process took over the claim, as while this one was suspended."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from suture import specs
 from suture._base import Progress, SutureError, clean_file_name, fingerprint_network, get_time, hash_parts
-from suture.compare import DryRun, compare, dry_run
+from suture.compare import CompareOptions, DryRun, PreparedNetworks, Setup, dry_run, set_up
+from suture.compare import compare_prepared as compare
 from suture.results import Comparison
 from suture.studies.population.members import Member
 from suture.studies.population.pairs import PairName
@@ -67,22 +68,43 @@ class Work:
         members: the networks by name.
         data, test: as `suture.compare` takes them.
         settings: keyword arguments of `suture.compare`.
+        groups: tasks that share passes over the data, each task in one group at most.
+        memory: bytes that the sums of a shared pass may need.
+        collected: setups of pairs with what a shared pass of this process has collected for them.
+        tried: tasks that this process has run a shared pass for.
     """
 
     members: Mapping[str, Member]
     data: Any
     test: Any
     settings: Mapping[str, Any]
+    groups: Sequence[Sequence[PairTask]] = ()
+    memory: int = 0
+    collected: dict[PairName, Setup] = field(default_factory=dict)
+    tried: set[PairTask] = field(default_factory=set)
     _opened: dict[str, specs.LoadedNetwork] = field(default_factory=dict)
+    _held: frozenset[str] = frozenset()
+    _networks: PreparedNetworks = field(default_factory=lambda: PreparedNetworks(shared=True))
 
     def open(self, name: str, anew: bool = False) -> specs.LoadedNetwork:
         """Return a network, built anew unless it was among the last ones."""
         if anew or name not in self._opened:
             self._opened[name] = self.members[name].open(self.data)
-            for old in list(self._opened)[:-_KEPT]:
-                del self._opened[old]
+            old = [other for other in self._opened if other not in self._held | {name}][:-_KEPT]
+            if old:
+                self._opened = {other: one for other, one in self._opened.items() if other not in old}
+                self._networks = PreparedNetworks(shared=True)
         self._opened[name] = self._opened.pop(name)
         return self._opened[name]
+
+    def find_group(self, task: PairTask) -> Sequence[PairTask]:
+        """Return the tasks that share a pass with a task; none if it has its own."""
+        return next((group for group in self.groups if task in group), ())
+
+    def hold(self, names: Iterable[str]) -> None:
+        """Keep these networks in memory until others are held, and forget what was collected for others."""
+        self._held = frozenset(names)
+        self.collected.clear()
 
     def _open_pair(self, task: PairTask) -> list[specs.LoadedNetwork]:
         """Return both networks, found to have the weights that the key of the task was made from."""
@@ -103,8 +125,18 @@ class Work:
         Raises:
             SutureError: as `suture.compare`; a function builds another network than for the key of the task.
         """
-        return compare(**self._prepare(task), save_to=folder, restart=restart,
-                       progress=prefix_progress(progress, task.pair), **{**self.settings, **more})
+        given = self._prepare(task)
+        return compare(setup=self.collected.pop(task.pair, None), known=self._networks, **given,
+                       save_to=folder, restart=restart, progress=prefix_progress(progress, task.pair),
+                       **{**self.settings, **more})
+
+    def set_up(self, task: PairTask) -> Setup:
+        """Return the setup of a pair's comparison.
+
+        Raises:
+            SutureError: as `compare`.
+        """
+        return set_up(CompareOptions(**self._prepare(task), **self.settings), self._networks)
 
     def estimate(self, task: PairTask) -> DryRun:
         """Return the estimate of a pair's comparison."""
@@ -124,7 +156,8 @@ class Work:
                 "names": pair}
 
     def replace(self, **changes: Any) -> Work:
-        return replace(self, _opened={}, **changes)
+        return replace(self, _opened={}, collected={}, tried=set(),
+                       _networks=PreparedNetworks(shared=True), **changes)
 
 
 def prefix_progress(progress: Progress | None, pair: PairName) -> Progress | None:
