@@ -66,8 +66,8 @@ class ShiftedSums:
                shared: SharedWork | None = None) -> None:
         """Add a batch of rows (N, F), or (N, P, F) with P rows for each of N examples.
 
-        `classes` (N,) are any integers; None means one class. `mask` (N, P) is False at padding tokens. Work on
-        the same tensors for other sums is `shared`.
+        `classes` (N,) are any integers; None means one class. `mask` (N, P) is False at padding tokens. Work
+        on the same tensors for other sums is `shared`.
         """
         if not len(rows) or (mask is not None and not bool(mask.any())):
             return

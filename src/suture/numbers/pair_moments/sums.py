@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ class PairMoments:
             if self._higher and others:
                 norms = [rows[gs.grid].compute_norms(self._resizing[gs.grid, gt.grid]) for gs in others]
                 # Many columns at once, because a product with a few is slow.
-                stacked = work.find(lambda: torch.cat(norms, -1), "norms", norms)
+                stacked = work.find(partial(torch.cat, norms, -1), "norms", norms)
                 self._add(y.multiply(stacked), "xx_y", gt.grid)
         self.examples += len(sources[0])
 
@@ -223,10 +224,7 @@ class PairMoments:
         if not self._higher:
             return [each_x, nan], [each_y, nan], [each_x, each_y, nan]
         i, k, products = gs.members.index(source), gt.members.index(target), s["xx_yy", gs.grid, gt.grid]
-        if self._same:
-            fourth = s["xx_yy", gt.grid, gt.grid].diagonal()[k]
-        else:
-            fourth = s["y quartic", gt.grid][k]
+        fourth = s["xx_yy", gt.grid, gt.grid][k, k] if self._same else s["y quartic", gt.grid][k]
         if self._same and gs is gt:
             third, quartic, xx_y = pair[:, i], products[i, i], beside[:, i]
         else:
