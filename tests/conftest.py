@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 # A console takes its width from it for good when it is made, and processes of pytest-xdist have it set.
 os.environ.pop("COLUMNS", None)
+# Without compiled files each process would compile the sources, and rewrite the tests, anew: seconds each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 FAST = {
     "_base": ("errors", "files", "hashing", "runtime", "trees", "option_records"),
@@ -40,13 +44,14 @@ FAST = {
 
 
 LONG = (
-    "golden/test_golden.py", "cli/test_demo.py", "tests/test_laws.py",
-    "representations/test_accumulators.py", "stitching/test_layer.py", "ood/test_detection.py",
-    "specs/test_specs_huggingface.py", "stitching/test_grouped_pass.py", "stitching/test_trainer.py",
-    "compare/test_evaluation.py", "compare/test_setup.py", "compare/test_task_loss.py",
-    "compare/test_scores.py", "compare/test_situations.py", "results/test_figures.py",
-    "results/test_page.py", "cli/test_commands.py", "cli/test_stitching_commands.py",
-    "networks/test_tails.py", "ood/test_energy.py", "compare/test_compare.py",
+    "golden/test_golden.py", "tests/test_laws.py", "stitching/test_layer.py", "compare/test_kept_run.py",
+    "compare/test_encoder_decoders.py", "results/test_page.py", "studies/test_study.py",
+    "cli/test_stitching_commands.py", "cli/test_commands.py", "compare/test_chance.py",
+    "specs/test_specs_huggingface.py", "compare/test_unsolved.py", "compare/test_token_scores.py",
+    "stitching/test_trainer.py", "ood/test_detection.py", "representations/test_accumulators.py",
+    "compare/test_outputs.py", "compare/test_out_of_memory.py", "compare/test_reuse.py",
+    "results/test_figures.py", "compare/test_arrays.py", "cli/test_demo.py", "compare/test_compare.py",
+    "studies/test_hurt_studies.py", "networks/test_tails.py",
 )
 """Files that take longest, begun first (in the order of `make test`)."""
 
@@ -66,12 +71,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Collect without looking for garbage: thousands of tests are made, and all of them stay."""
+    """Collect without looking for garbage: thousands of tests are made, and all of them stay.
+
+    Later it is looked for less often than by default.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(10_000)  # of 700, which is a tenth of the time of tests that make records
         gc.enable()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,16 +71,18 @@ def test_the_page_says_the_finding_first_and_shows_what_is_missing(tmp_path: Pat
     assert len(undrawn) == 3  # embedding, tree, trend
 
 
-@pytest.mark.parametrize(("made", "named"), [
-    (on_a_line(dict(zip(HOSTILE, range(4), strict=True))), "&lt;script&gt;"),
-    (on_a_line({"a": 0}), "no pair of different networks"),
-    (on_a_line({"a": 0, "b": 1}, about={"epoch": [0, 1]}), "epoch: expected at least 3 pairs"),
-    (of_pairs({}, failures={("a", "b"): "<b>diverged"}), "None of 1 pairs could be compared"),
-    (of_pairs({("a", "b"): np.nan, ("a", "c"): np.nan}), "No pair of different networks has a value"),
-    (on_a_line(PLACES, about=ABOUT, measure="dm.r2"), "dm.r2 is no metric"),
-    (of_pairs({("a", "b"): 0.5, ("c", "d"): 0.5}, about=ABOUT), "a and b (0.500)"),
-    (on_a_line({f"network {k}": k / 30 for k in range(25)}), "network 24")])
-def test_pages_of_all_kinds(made: Study, named: str, tmp_path: Path, undrawn: list[Any]) -> None:
+@pytest.mark.parametrize(("make", "named"), [
+    (lambda: on_a_line(dict(zip(HOSTILE, range(4), strict=True))), "&lt;script&gt;"),
+    (lambda: on_a_line({"a": 0}), "no pair of different networks"),
+    (lambda: on_a_line({"a": 0, "b": 1}, about={"epoch": [0, 1]}), "epoch: expected at least 3 pairs"),
+    (lambda: of_pairs({}, failures={("a", "b"): "<b>diverged"}), "None of 1 pairs could be compared"),
+    (lambda: of_pairs({("a", "b"): np.nan, ("a", "c"): np.nan}), "No pair of different networks has a value"),
+    (lambda: on_a_line(PLACES, about=ABOUT, measure="dm.r2"), "dm.r2 is no metric"),
+    (lambda: of_pairs({("a", "b"): 0.5, ("c", "d"): 0.5}, about=ABOUT), "a and b (0.500)"),
+    (lambda: on_a_line({f"network {k}": k / 30 for k in range(25)}), "network 24")])
+def test_pages_of_all_kinds(make: Callable[[], Study], named: str, tmp_path: Path,
+                            undrawn: list[Any]) -> None:
+    made = make()
     text = write(made, tmp_path)
     parsed = Page(text)
     assert named in text
