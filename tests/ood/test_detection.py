@@ -30,7 +30,7 @@ RECIPE = TaskRecipe(epochs=1, batch_size=50, lr=1e-2)
 
 @pytest.fixture(scope="module")
 def digits() -> tuple[nn.Module, zoo.ImageSet, zoo.ImageSet]:
-    train, test = zoo.digits("train").subset(200), zoo.digits("test").subset(120)
+    train, test = zoo.digits("train").subset(120), zoo.digits("test").subset(60)
     network, _ = zoo.train_network("resnet_digits", 0, dataclasses.replace(zoo.DIGITS_RECIPE, epochs=2),
                                    (train, test))
     return network, train, test
@@ -49,7 +49,8 @@ SMALL = OOD(FREE, auxiliary=tiny.images(60, 1, seed=8), unseen=tiny.images(30, 1
 @pytest.fixture(scope="module")
 def result(digits: Any) -> suture.Comparison:
     network, train, test = digits
-    return suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(), ood=OOD(FREE))
+    return suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(),
+                          ood=OOD(FREE, range_examples=20))
 
 
 def stitched(digits: Any, result: suture.Comparison, method: str, i: int, j: int, inputs: Tensor) -> Tensor:
@@ -143,7 +144,8 @@ def test_stitched_representations_are_made_once(digits: Any, monkeypatch: pytest
 def test_nothing_else_changes_with_the_detectors(digits: Any, result: suture.Comparison) -> None:
     network, train, test = digits
     bare = suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(), ood=None)
-    alone = suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(), ood="mahalanobis")
+    alone = suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(),
+                           ood=OOD("mahalanobis", range_examples=20))
     assert not any("mahalanobis" in m for m in bare.measures)
     assert "ood" not in bare.meta
     for name in bare.measures:
@@ -154,7 +156,8 @@ def test_nothing_else_changes_with_the_detectors(digits: Any, result: suture.Com
 
 def test_without_a_detector_there_are_distances_and_verdicts(digits: Any, result: suture.Comparison) -> None:
     network, train, test = digits
-    found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=OOD(()))
+    found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
+                           ood=OOD((), range_examples=20))
     np.testing.assert_array_equal(found.matrix("dm.frechet"), result.matrix("dm.frechet"))
     assert not any("_mahalanobis" in m for m in found.measures)
     assert not {"quality", "positive"} & set(found.meta["ood"])
@@ -201,7 +204,8 @@ def test_a_result_that_is_taken_over_equals_one_in_one_go(digits: Any) -> None:
 def test_detectors_see_all_data_where_direct_matching_sees_few(digits: Any,
                                                                result: suture.Comparison) -> None:
     network, train, test = digits
-    few = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), examples=40)
+    few = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), examples=40,
+                         ood=OOD("mahalanobis", range_examples=10))
     np.testing.assert_allclose(few.arrays["native.mahalanobis"],
                                result.arrays["native.mahalanobis"], rtol=1e-3)
 
@@ -209,13 +213,14 @@ def test_detectors_see_all_data_where_direct_matching_sees_few(digits: Any,
 # -- what users bring ----------------------------------------------------------------------------------------
 
 def test_a_function_of_a_user_is_a_detector(digits: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
 
     def mine(x: Tensor) -> Tensor:
         return -x.flatten(1).norm(dim=1)
 
     found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
-                           ood=OOD((), own={"norm": mine, "each": dict.fromkeys(SITES, mine)}))
+                           ood=OOD((), own={"norm": mine, "each": dict.fromkeys(SITES, mine)},
+                                   range_examples=10))
     np.testing.assert_array_equal(found.matrix("dm.ood_norm"), found.matrix("dm.ood_each"))
     native = capture(network, test.inputs, [SITES[0]])[SITES[0]]
     np.testing.assert_allclose(found.arrays["native.norm"][0], mine(native), rtol=1e-3)
@@ -223,10 +228,11 @@ def test_a_function_of_a_user_is_a_detector(digits: Any) -> None:
 
 
 def test_auxiliary_data_of_a_user_are_used_and_duplicates_counted(digits: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     mine = torch.cat([torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0)), train.inputs[:3]])
     found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
-                           ood=OOD(auxiliary=mine, unseen=(mine[:7], torch.zeros(7, dtype=torch.int64))))
+                           ood=OOD(auxiliary=mine, unseen=(mine[:7], torch.zeros(7, dtype=torch.int64)),
+                                   range_examples=10))
     assert any("3 of 43 auxiliary examples are exact copies" in n for n in found.meta["notes"])
     assert found.arrays["auxiliary.mahalanobis"].shape == (2, 21)
     assert found.arrays["unseen.mahalanobis"].shape == (2, 7)
@@ -308,15 +314,19 @@ def test_padding_changes_no_score() -> None:
 
 # -- a trained detector --------------------------------------------------------------------------------------
 
-def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_detector_is_kept_and_found_again(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from suture.ood import energy
 
-    network, train, test = few(digits)
-    outside = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6),
+                             nn.Tanh(), nn.Linear(6, 3))
+
+    network, (x, y) = tiny.seeded(make), vectors()[1]
+    train, test = (x[:60], y[:60]), (x[60:], y[60:])
+    outside = torch.rand(30, 5, generator=torch.Generator().manual_seed(0))
     ood = OOD(("energy",), energy=EnergyRecipe(epochs=1, tune_epochs=1, batch_size=60), store=tmp_path,
               auxiliary=outside, range_examples=10)
-    sites = ["layer1.0", "layer1.1"]  # of one shape
+    sites = ["1", "3"]  # of one shape
     arguments: dict[str, Any] = {"sites": sites, "methods": ["dm"], "indices": (), "ood": ood}
     first = suture.compare(network, None, train, test, **arguments)
     assert len(list(tmp_path.iterdir())) == 2
@@ -326,13 +336,13 @@ def test_a_trained_detector_is_kept_and_found_again(digits: Any, tmp_path: Any,
     again = suture.compare(network, None, train, test, **arguments)
     assert trained == []
     np.testing.assert_array_equal(first.matrix("dm.ood_energy"), again.matrix("dm.ood_energy"))
-    more = suture.compare(network, None, train, test, **(arguments | {"sites": [*sites, "layer3.0"]}))
+    more = suture.compare(network, None, train, test, **(arguments | {"sites": [*sites, "5"]}))
     assert trained == [[2]]
     np.testing.assert_array_equal(more.arrays["native.energy"][:2], first.arrays["native.energy"])
     # Other data, other labels, another network, other auxiliary data: none of them may find these detectors.
-    suture.compare(network, None, train.subset(40), test, **arguments)
-    suture.compare(network, None, (train.inputs, train.labels.flip(0)), test, **arguments)
-    suture.compare(zoo.build("resnet_digits", 5), None, train, test, **arguments)
+    suture.compare(network, None, (x[:40], y[:40]), test, **arguments)
+    suture.compare(network, None, (train[0], train[1].flip(0)), test, **arguments)
+    suture.compare(tiny.seeded(make, 5), None, train, test, **arguments)
     suture.compare(network, None, train, test,
                    **(arguments | {"ood": dataclasses.replace(ood, auxiliary=1 - outside)}))
     assert trained[1:] == [[0, 1]] * 4
@@ -345,7 +355,8 @@ def test_quality_is_measured_on_auxiliary_data_that_no_detector_was_trained_on(d
     def mine(x: Tensor) -> Tensor:
         return x.flatten(1).sum(1)
 
-    ood = OOD(("energy",), own={"sum": mine}, energy=EnergyRecipe(epochs=1, tune_epochs=1), auxiliary=outside)
+    ood = OOD(("energy",), own={"sum": mine}, energy=EnergyRecipe(epochs=1, tune_epochs=1), auxiliary=outside,
+              range_examples=10)
     found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=ood)
     held_out = capture(network, outside[25:], [SITES[0]])[SITES[0]]
     np.testing.assert_allclose(found.arrays["auxiliary.sum"][0], mine(held_out), rtol=1e-3)
@@ -363,7 +374,8 @@ def test_features_are_kept_of_the_first_examples_only() -> None:
 
 def test_a_relu_ends_the_stitching_layer(digits: Any, tmp_path: Any) -> None:
     network, train, test = few(digits)
-    found = suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(), relu=True)
+    found = suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(), relu=True,
+                           ood=OOD((), range_examples=10))
     x = stitched(digits, found, "dm", 0, 1, test.inputs).relu()
     native = capture(network, test.inputs, [SITES[1]])[SITES[1]]
     residual = float((x - native).square().sum() / native.square().sum())
@@ -407,7 +419,7 @@ def test_a_relu_ends_the_stitching_layer(digits: Any, tmp_path: Any) -> None:
     (lambda: OOD((), own={"mine": lambda x: x[:, 0, 0, 0] / 0 * 0}), "got NaN"),
 ])
 def test_what_cannot_work_is_said(digits: Any, ood: Any, message: str) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     with pytest.raises(SutureError, match=message):
         suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=ood())
 
@@ -419,7 +431,7 @@ def test_a_trained_detector_without_auxiliary_data_is_refused() -> None:
 
 
 def test_cells_say_what_is_missing(digits: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     bare = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=None)
     with pytest.raises(SutureError, match="ood="):
         bare.cells("dm")
@@ -463,8 +475,9 @@ def test_classes_without_spread_do_not_depend_on_the_batches() -> None:
     net = tiny.seeded(tiny.Tiny)
     x, y = tiny.images(3).repeat(20, 1, 1, 1), torch.arange(3).repeat(20)
     held_out = tiny.images(30, seed=1), tiny.labels(30)
-    one, other = (suture.compare(net, None, (x, y), held_out, methods=["dm"], indices=(), batch_size=b)
-                  .matrix("dm.ood_mahalanobis") for b in (60, 7))
+    one, other = (suture.compare(net, None, (x, y), held_out, methods=["dm"], indices=(), batch_size=b,
+                                 ood=OOD("mahalanobis", range_examples=10)).matrix("dm.ood_mahalanobis")
+                  for b in (60, 7))
     np.testing.assert_allclose(one, other, atol=0.05)
 
 
@@ -541,8 +554,8 @@ def test_quality_of_a_detector_does_not_depend_on_a_trained_one_beside_it(digits
     outside = torch.rand(90, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     recipe = EnergyRecipe(epochs=1, tune_epochs=1)
     one, other = (suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
-                                 ood=OOD(names, auxiliary=outside,
-                                         energy=recipe)).meta["ood"]["quality"]["mahalanobis"]
+                                 ood=OOD(names, auxiliary=outside, energy=recipe,
+                                         range_examples=10)).meta["ood"]["quality"]["mahalanobis"]
                   for names in (("mahalanobis",), ("mahalanobis", "energy")))
     assert one == other
 
@@ -551,7 +564,7 @@ def test_a_loader_that_shuffles_finds_its_detectors_and_other_batches_do_not(dig
                                                                              tmp_path: Any) -> None:
     network, train, test = few(digits)
     ood = OOD("energy", energy=EnergyRecipe(epochs=1, tune_epochs=1, batch_size=50), store=tmp_path,
-              auxiliary=torch.rand(40, 1, 8, 8))
+              auxiliary=torch.rand(40, 1, 8, 8), range_examples=10)
     arguments: dict[str, Any] = {"sites": SITES, "methods": ["dm"], "indices": (), "ood": ood}
     for _ in range(2):
         loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*train.tensors), 50, shuffle=True)
@@ -574,14 +587,14 @@ def test_a_constant_target_has_no_score() -> None:
 
 
 def test_a_single_test_example_has_no_score(digits: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
     found = suture.compare(network, None, train, (test.inputs[:1], test.labels[:1]), sites=SITES,
                            methods=["dm"], indices=(), ood=OOD(("mahalanobis", "two_sample")))
     assert (found.matrix("dm.ood_two_sample", "reason") != "").all(axis=None)
 
 
 def test_a_module_of_a_user_runs_in_eval_mode(digits: Any) -> None:
-    network, train, test = digits
+    network, train, test = few(digits)
 
     class Noisy(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -589,7 +602,7 @@ def test_a_module_of_a_user_runs_in_eval_mode(digits: Any) -> None:
 
     mine = Noisy().train()
     found = suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
-                           ood=OOD((), own={"m": mine}))
+                           ood=OOD((), own={"m": mine}, range_examples=10))
     assert found.matrix("dm.ood_m").iloc[0, 0] == pytest.approx(0.5, abs=5e-3)
     assert mine.training
 
