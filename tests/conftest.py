@@ -18,9 +18,6 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 # A console takes its width from it for good when it is made, and processes of pytest-xdist have it set.
 os.environ.pop("COLUMNS", None)
-# Without compiled files each process would compile the sources, and rewrite the tests, anew: seconds each.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-sys.dont_write_bytecode = False
 
 FAST = {
     "_base": ("errors", "files", "hashing", "runtime", "trees", "option_records"),
@@ -73,12 +70,15 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection() -> Iterator[None]:
     """Collect without looking for garbage: thousands of tests are made, and all of them stay.
 
-    Later it is looked for less often than by default.
+    Later it is looked for less often than by default. Compiled files are kept here even if
+    `PYTHONDONTWRITEBYTECODE` is set: each process would compile the sources, and rewrite the tests, anew.
     """
     gc.disable()
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, False
     try:
         return (yield)
     finally:
+        sys.dont_write_bytecode = kept
         gc.freeze()
         gc.set_threshold(10_000)  # of 700, which is a tenth of the time of tests that make records
         gc.enable()
