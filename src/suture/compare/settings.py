@@ -273,7 +273,8 @@ class CompareOptions(Settings):
 
     shard: Annotated[tuple[Count, Count] | str | None, Doc(
         "Number of a shard and of all, such as (3, 8) or 3/8: only the pass over this part of the data is "
-        "run, and what it has collected is returned, for `suture.merge`. The data must come in one order.")] = Field(default=None, kw_only=True)
+        "run, and what it has collected is returned, for `suture.merge`. The data must come in one order.",
+        )] = Field(default=None, kw_only=True)
 
     @property
     def shard_numbers(self) -> tuple[int, int]:

@@ -56,9 +56,6 @@ class Accumulators:
         rule: how positions are matched.
         same: True if both sides are the same representations (self-stitching).
 
-    Attributes:
-        own: sums of the rows of each source, for statistics of its sites.
-
     Raises:
         SutureError: no two shapes can be aligned, or tokens of texts are to be flattened.
     """

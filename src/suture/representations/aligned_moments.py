@@ -125,6 +125,10 @@ class AlignedMoments:
         """Number of the next example in the data."""
         return self.start + self.examples
 
+    @property
+    def has_shifts(self) -> bool:
+        return all(f.examples for f in self._folds)
+
     def start_at(self, number: int) -> None:
         """Begin with an example in the middle of the data."""
         self.start = number

@@ -23,6 +23,11 @@ def start_shard(made: Accumulators, number: int, first: Accumulators) -> None:
         mine.take_shift(theirs)
 
 
+def has_shifts(made: Accumulators) -> bool:
+    """Return True if the points are known that all sums of positions are about."""
+    return made.examples > 0 and (not made.has_stitch or made.stitch.has_shifts)
+
+
 def explain_unmergeable(made: Accumulators) -> str:
     """Say why accumulators of shards cannot be merged, or return ""."""
     flat = [r.name for r in made.settings.requests if r.alignment in ("flatten", "paper")]

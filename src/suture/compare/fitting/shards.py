@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +30,14 @@ from suture.compare.records import Findings, encode_shape
 from suture.compare.result import list_special, list_standing_notes
 from suture.compare.settings import CompareOptions, Settings
 from suture.compare.setup import Setup, set_up
-from suture.data import ShardDigest, ShardPlace, find_place, read_shard
+from suture.data import ShardDigest, ShardPlace, cut_batch, find_place, read_shard
 from suture.networks import disable_gradients
 from suture.representations import (
     Accumulators,
     AlignmentRule,
     check_examples,
     explain_unmergeable,
+    has_shifts,
     start_shard,
 )
 from suture.stitching import Family
@@ -155,14 +156,8 @@ def _check(setup: Setup) -> None:
 def _collect(setup: Setup, place: ShardPlace) -> tuple[Filling, ShardDigest]:
     filling, digest, data = Filling.of(setup), ShardDigest(), setup.data.fit
     filling.fitter = None
-    if place.start:
-        first = Filling.of(setup)
-        first.fitter = None
-        batch = next(iter(data.iterate(0)))
-        piece = replace(place, start=0, stop=min(batch.size, setup.micro_batch))
-        for _, part in read_shard(data, piece):
-            add_batch(part, first)
-        start_shard(filling.accumulators, place.start, first.accumulators)
+    if 0 < place.start < place.stop:
+        start_shard(filling.accumulators, place.start, _collect_first(setup, place.start))
         if filling.share is not None:
             filling.share.start_at(place.start)
     total = len(data.list_sizes())
@@ -172,8 +167,22 @@ def _collect(setup: Setup, place: ShardPlace) -> tuple[Filling, ShardDigest]:
         digest.update(within, batch)
         if setup.settings.progress:
             setup.settings.progress("moments", k + 1, -(-total // place.count))
-    filling.check()
+    if place.start < place.stop:
+        filling.check()
     return filling, digest
+
+
+def _collect_first(setup: Setup, most: int) -> Accumulators:
+    """Return accumulators of the first pieces of all data, about whose means the sums of all shards are."""
+    filling, left = Filling.of(setup), most
+    filling.fitter = None
+    for batch in setup.data.fit.iterate(0):
+        for piece in cut_batch(batch, setup.micro_batch):
+            if left <= 0 or has_shifts(filling.accumulators):
+                return filling.accumulators
+            add_batch(piece, filling)
+            left -= piece.size
+    return filling.accumulators
 
 
 def _describe(setup: Setup) -> dict[str, Any]:

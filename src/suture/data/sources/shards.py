@@ -1,4 +1,4 @@
-"""Shards of data: consecutive examples, cut where a pass over all data cuts them too, if that is possible."""
+"""Shards of data: consecutive examples, cut where a pass over all data cuts them too."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class ShardPlace:
 def find_place(batches: Batches, number: int, count: int, piece: int) -> ShardPlace:
     """Find the examples of shard `number` of `count`, the first is 1.
 
-    Shards end where a batch ends, or else a piece of `piece` examples in which batches pass a network, so
-    that rounding is the same as in one pass; with fewer of these than shards, after any example.
+    Shards end where a piece of a batch ends that passes a network, of at most `piece` examples, so that
+    rounding is the same as in one pass. With fewer pieces than shards, some shards are empty.
 
     Raises:
         SutureError: more shards than examples, or data that come in another order in every pass.
@@ -41,16 +41,14 @@ def find_place(batches: Batches, number: int, count: int, piece: int) -> ShardPl
         raise SutureError(f"expected {batches.name} that come in one order for shards, got another in every "
                           "pass; write shuffle=False, without augmentation")
     sizes = batches.list_sizes()
-    ends = list(accumulate(sizes))
-    pieces = [end - size + min(k, size) for end, size in zip(ends, sizes, strict=True)
-              for k in range(piece, size + piece, piece)]
+    ends = [0, *(end - size + min(k, size) for end, size in zip(accumulate(sizes), sizes, strict=True)
+                 for k in range(piece, size + piece, piece))]
     total = ends[-1]
     if count > total:
         raise SutureError(f"expected at most as many shards as examples of {batches.name}, got {count} for "
                           f"{total}; write fewer")
-    cuts = next(c for c in (ends, pieces, range(1, total + 1)) if len(c) >= count)
-    first, last = ((len(cuts) * k) // count for k in (number - 1, number))
-    return ShardPlace(number, count, cuts[first - 1] if first else 0, cuts[last - 1], total)
+    first, last = ((len(ends) - 1) * k // count for k in (number - 1, number))
+    return ShardPlace(number, count, ends[first], ends[last], total)
 
 
 def _hash_first(batches: Batches) -> str:
