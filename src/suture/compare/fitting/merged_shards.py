@@ -86,8 +86,8 @@ def _order(named: Mapping[str, Shard]) -> list[Shard]:
     for name, other in others:
         difference = _explain_other(first, other)
         if difference:
-            raise SutureError(f"expected shards of one comparison, got {first_name} and {name} with other "
-                              f"{difference}; compute them alike")
+            raise SutureError(f"expected shards of one comparison, got {first_name} and {name}, which differ "
+                              f"in {difference}; compute them alike")
     found: dict[int, str] = {}
     for name, one in named.items():
         number = one.place.number
@@ -105,7 +105,9 @@ def _order(named: Mapping[str, Shard]) -> list[Shard]:
 
 def _explain_other(one: Shard, other: Shard) -> str:
     """Say in which way two shards are not of one comparison, or return ""."""
-    difference = explain_difference(one.key, other.key)
+    parts = (part for part in ("options", "sites", "shapes", "same") if one.about[part] != other.about[part])
+    difference = (explain_difference(one.key, other.key) or explain_difference(other.key, one.key)
+                  or next(parts, ""))
     if difference:
         return difference
     if one.place.count != other.place.count:

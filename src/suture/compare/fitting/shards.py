@@ -70,7 +70,8 @@ class Shard:
 
     def __repr__(self) -> str:
         p = self.place
-        return f"Shard({p.number}/{p.count}: examples {p.start + 1:,} to {p.stop:,} of {p.total:,})"
+        which = "no example" if p.start == p.stop else f"examples {p.start + 1:,} to {p.stop:,}"
+        return f"Shard({p.number}/{p.count}: {which} of {p.total:,})"
 
     @checked
     def save(self, path: FilePath) -> Path:
