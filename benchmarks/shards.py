@@ -1,7 +1,7 @@
 """Eight shards merged against one run: the same numbers, and the work of all together (issue 18, speed).
 
-Seconds are those of the processor, in one thread, without the preparation of the networks, which each machine does
-once. Exit code 1 if a claim does not hold.
+Seconds are those of the processor, in one thread, without the preparation of the networks, which each machine
+does once. Exit code 1 if a claim does not hold.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def main() -> int:
     merging = time.process_time() - began
     work = sum(took - ready for took, _ in parts) + merging
     worst = np.nanmax(np.abs(made.table["value"] - wanted.table["value"]))
-    print(f"  one run {whole:.1f} s, of which {ready:.1f} s to prepare; shards {work:.1f} s beside that, of which "
-          f"{merging:.1f} s to merge")
+    print(f"  one run {whole:.1f} s, of which {ready:.1f} s to prepare; shards {work:.1f} s beside that, of "
+          f"which {merging:.1f} s to merge")
     passed = [claim("largest difference of a value", worst, 1e-10),
               claim("work of all shards / one run", work / (whole - ready), 1.1)]
     return 0 if all(passed) else 1

@@ -1,8 +1,8 @@
-"""What a study costs beside its comparisons: each task, and the repetition of a finished one (issue 18, speed).
+"""What a study costs beside its comparisons: each task, and the repetition of a finished one (issue 18).
 
-210 pairs of 20 small networks in a folder, in one process. In place of comparing, each task saves the same small
-comparison, so that all that is measured is the study's own. Seconds are those of the processor, in one thread.
-Exit code 1 if a claim does not hold.
+210 pairs of 20 small networks in a folder, in one process. In place of comparing, each task saves the same
+small comparison, so that all that is measured is the study's own. Seconds are those of the processor, in one
+thread. Exit code 1 if a claim does not hold.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,10 +132,8 @@ def choose_groups(groups: Ints, most: int, seed: int) -> ChosenRows:
     return ChosenRows(np.flatnonzero(np.isin(groups, numbers[order[fits]])), seed)
 
 
-S = TypeVar("S", Reservoir, ChosenRows)
-
-
-def merge_samples(parts: Sequence[S]) -> tuple[S, list[tuple[int, int]]]:
+def merge_samples(parts: Sequence[Reservoir | ChosenRows]
+                  ) -> tuple[Reservoir | ChosenRows, list[tuple[int, int]]]:
     """Return the sample of a stream from those of its parts in order, and where each slot's example lies.
 
     Returns:

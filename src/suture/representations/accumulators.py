@@ -119,7 +119,7 @@ class Accumulators:
         parts: list[Any] = [*self._pooled.wanted.values(), *self._rows.values(), self._nulls]
         parts += [] if self._stitch is None else [self._stitch]
         features = [s.width * s.rows for side in self._shapes[:2 - self._same] for s in side]
-        return (sum(part.nbytes_planned for part in parts) + sum(s.nbytes for s in self.own)
+        return (sum(int(part.nbytes_planned) for part in parts) + sum(s.nbytes for s in self.own)
                 + (0 if self._flat is None else self._flat.nbytes_planned(features)))
 
     @torch.no_grad()

@@ -74,7 +74,7 @@ def merge(shards: Sequence[FilePath | Shard], save_to: FilePath | None = None) -
     parts = _order(opened)
     if save_to is None:
         return _merge(parts)
-    with hold_folder(save_to):
+    with hold_folder(Path(save_to)):
         made = _merge(parts)
         made.save(save_to)
     return made

@@ -142,7 +142,7 @@ class PairMoments:
     def _compute_shifts(self, groups: list[SiteGroup], tensors: Sequence[Tensor],
                         work: SharedWork) -> list[Tensor]:
         masks = {i: self._masks.get(g.grid) for g in groups for i in g.members}
-        return [work.find(lambda x=x, i=i: compute_shift(x, masks[i], self.precision), "shift", x, masks[i],
+        return [work.find(partial(compute_shift, x, masks[i], self.precision), "shift", x, masks[i],
                           self.precision) for i, x in enumerate(tensors)]
 
     def _centre(self, g: SiteGroup, side: int, tensors: Sequence[Tensor], work: SharedWork) -> GroupRows:
