@@ -41,8 +41,8 @@ def main() -> int:
                          progress=lambda stage, *_: stages.update({stage: time.process_time() - began}))
     took = time.process_time() - began
     floor = (floor + run_bare(networks, data[0], size)) / 2
-    print(f"  {study} of {args.network}: {took:.1f} s, of which {took - stages['moments']:.1f} s for indices; "
-          f"bare forward passes: {floor:.1f} s at micro-batch {size}")
+    print(f"  {study} of {args.network}: {took:.1f} s, of which {took - stages['moments']:.1f} s for "
+          f"indices; bare forward passes: {floor:.1f} s at micro-batch {size}")
     return 0 if claim("study / bare forward passes of all networks", took / floor, 1.5) else 1
 
 

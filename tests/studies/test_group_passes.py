@@ -94,7 +94,8 @@ def assert_same(made: Study, wanted: Study) -> None:
 
 
 @pytest.mark.parametrize("more", [
-    {"methods": ["dm"], "indices": ["cka", "opd@pool"], "jackknife": 5, "ood": None, "data": tiny.images()[:12]},
+    {"methods": ["dm"], "indices": ["cka", "opd@pool"], "jackknife": 5, "ood": None,
+     "pairs": [("a", "w"), ("w", "w")]},
     pytest.param({"methods": ["dm"], "ood": suture.OOD(("mahalanobis",))}, marks=pytest.mark.slow),
     {"indices": ["cka", "cka@within", "cka@flatten", "mutual_knn"], "sample": 8, "nulls": 5, "examples": 14},
     {"given": {k: tiny.seeded(Words, n) for n, k in enumerate("ab")}, "data": texts(), "token_rate": 0.7}])
