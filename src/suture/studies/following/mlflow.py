@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -72,11 +73,16 @@ class MLflow:
                    measure_pair(finished.comparison, self.measures, self.reduce))
         tags = {_KEY: finished.key, **({"suture.failure": finished.reason[:5000]} if finished.reason else {})}
         self._client.log_batch(
-            run.info.run_id, [Metric(name, value, now, 0) for name, value in
+            run.info.run_id, [Metric(_clean(name), value, now, 0) for name, value in
                               {**metrics, "seconds": finished.seconds}.items()],
-            [Param(name, str(value)) for name, value in describe_pair(finished).items()],
+            [Param(_clean(name), str(value)) for name, value in describe_pair(finished).items()],
             [RunTag(name, value) for name, value in tags.items()])
         self._client.set_terminated(run.info.run_id, "FAILED" if finished.reason else "FINISHED", now)
+
+
+def _clean(name: str) -> str:
+    """Return a name with the characters that MLflow allows."""
+    return re.sub(r"[^\w\-./ ]", "_", name)
 
 
 def describe_pair(finished: FinishedPair) -> Mapping[str, Any]:
