@@ -84,6 +84,7 @@ from suture._base.runtime import exact_products as exact_products
 from suture._base.runtime import format_bytes as format_bytes
 from suture._base.runtime import format_times as format_times
 from suture._base.runtime import free_cached_memory as free_cached_memory
+from suture._base.runtime import get_free_bytes as get_free_bytes
 from suture._base.runtime import get_time as get_time
 from suture._base.runtime import is_out_of_memory as is_out_of_memory
 from suture._base.runtime import report_out_of_memory as report_out_of_memory

@@ -62,6 +62,7 @@ from suture.numbers.nulls.permutation_null import describe_cka_null as describe_
 from suture.numbers.nulls.permutation_null import describe_debiased_null as describe_debiased_null
 from suture.numbers.pair_moments import NonFiniteError as NonFiniteError
 from suture.numbers.pair_moments import PairMoments as PairMoments
+from suture.numbers.pair_moments import SharedWork as SharedWork
 from suture.numbers.records import RECORDS as RECORDS
 from suture.numbers.records import Arrays as Arrays
 from suture.numbers.records import Bools as Bools

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from suture._base import exact_products
 from suture.numbers.moments import Side, to_double
+from suture.numbers.pair_moments.shared_work import SharedWork
 
 
 def compute_shift(rows: Tensor, mask: Tensor | None, precision: torch.dtype) -> Tensor:
@@ -61,10 +62,12 @@ class ShiftedSums:
 
     @torch.no_grad()
     @exact_products()
-    def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None) -> None:
+    def update(self, rows: Tensor, classes: Tensor | None = None, mask: Tensor | None = None,
+               shared: SharedWork | None = None) -> None:
         """Add a batch of rows (N, F), or (N, P, F) with P rows for each of N examples.
 
-        `classes` (N,) are any integers; None means one class. `mask` (N, P) is False at padding tokens.
+        `classes` (N,) are any integers; None means one class. `mask` (N, P) is False at padding tokens. Work
+        on the same tensors for other sums is `shared`.
         """
         if not len(rows) or (mask is not None and not bool(mask.any())):
             return
@@ -72,18 +75,24 @@ class ShiftedSums:
             self._allocate(rows.shape[-1])
             self.shift = compute_shift(rows, mask, self.precision).cpu()
         rows = rows[:, None] if rows.ndim == 2 else rows
+        work = shared or SharedWork()
+        products, totals = work.find(lambda: self._multiply(rows, mask), "sums", rows, mask, self.precision,
+                                     self._pairs, self.shift.numpy().tobytes())
+        self.gram = self.gram + products
+        each = torch.full((len(rows),), rows.shape[1]) if mask is None else mask.sum(1).cpu()
+        if classes is None:
+            self._add_classes([0], each.double().sum()[None], totals.sum(0, keepdim=True))
+        else:
+            self._add_classes(classes.tolist(), each.double(), totals)
+
+    def _multiply(self, rows: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the products of a batch, and the sums of its examples, in float64."""
         centred = rows.to(self.precision) - self.shift.to(rows.device, self.precision)
         if mask is not None:
             centred = centred.masked_fill(~mask[..., None], 0)
         flat = centred.flatten(0, 1)
         products = flat.T @ flat if self._pairs else flat.square().sum(0)
-        self.gram = self.gram + to_double(products).cpu()
-        each = torch.full((len(rows),), rows.shape[1]) if mask is None else mask.sum(1).cpu()
-        totals = to_double(centred.sum(1)).cpu()
-        if classes is None:
-            self._add_classes([0], each.double().sum()[None], totals.sum(0, keepdim=True))
-        else:
-            self._add_classes(classes.tolist(), each.double(), totals)
+        return to_double(products).cpu(), to_double(centred.sum(1)).cpu()
 
     def _add_classes(self, classes: list[int], counts: Tensor, totals: Tensor) -> None:
         index = torch.tensor([self._numbers.setdefault(c, len(self._numbers)) for c in classes])

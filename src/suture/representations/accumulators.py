@@ -35,7 +35,7 @@ from suture.indices import (
     Value,
     compute_indices,
 )
-from suture.numbers import MomentBlock, Pair, ShiftedSums
+from suture.numbers import MomentBlock, Pair, SharedWork, ShiftedSums
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.aligned_moments import AlignedMoments, Cell, find_shared_sequences
 from suture.representations.alignment import DEFAULT_RULE, AlignmentRule
@@ -121,18 +121,18 @@ class Accumulators:
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks = None,
-               mask_y: Masks = None, labels: Tensor | None = None) -> None:
+               mask_y: Masks = None, labels: Tensor | None = None, shared: SharedWork | None = None) -> None:
         """Add one batch, with `labels` for indices within classes; see `AlignedMoments.update`."""
         self._nulls.note_labels(len(xs[0]), labels)
         self.examples += len(xs[0])
         if self._stitch is not None:
-            self._stitch.update(xs, ys, mask_x, mask_y)
+            self._stitch.update(xs, ys, mask_x, mask_y, shared)
         if self._flat is not None:
             self._flat.update(xs, ys)
         for x, shape, sums in zip(xs, self._shapes[0], self._own, strict=bool(self._own)):
             rows = get_row_mask(shape, View.ALL, mask_x)
             sums.update(to_grid(x, shape, View.ALL).flatten(1, -2),
-                        mask=None if rows is None else rows.flatten(1))
+                        mask=None if rows is None else rows.flatten(1), shared=shared)
         if self._pooled.wanted or self._rows or self._nulls.wanted:
             self._add_examples(*self._drop_all_padding(xs, ys, mask_x, mask_y))
 

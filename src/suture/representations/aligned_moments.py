@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from suture._base import SutureError, expect
-from suture.numbers import Moments, NonFiniteError, Pair, PairMoments, Resizing, Spectra, sum_crosses
+from suture.numbers import (
+    Moments,
+    NonFiniteError,
+    Pair,
+    PairMoments,
+    Resizing,
+    SharedWork,
+    Spectra,
+    sum_crosses,
+)
 from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentError, AlignmentRule
 from suture.representations.shapes import Shape
 from suture.representations.token_masks import Masks, select_mask
@@ -116,11 +125,12 @@ class AlignedMoments:
 
     @torch.no_grad()
     def update(self, xs: Sequence[Tensor], ys: Sequence[Tensor], mask_x: Masks = None,
-               mask_y: Masks = None) -> None:
+               mask_y: Masks = None, shared: SharedWork | None = None) -> None:
         """Add one batch: the representations of the same examples at the sites of each side.
 
         Masks are (N, T) booleans, False at padding tokens. Where tokens are matched with tokens, a side
         without a mask uses the other side's. A `NonFiniteError` names the side and the site of NaN or inf.
+        Work on the same tensors for other pairs of networks is `shared` (`PairMoments.update`).
         """
         self.spectra = Spectra()
         start, k, n = self.examples, len(self._folds), len(xs[0])
@@ -129,8 +139,8 @@ class AlignedMoments:
         for fold, moments in enumerate(self._folds):
             rows = slice(None) if k == 1 else slice((fold - start) % k, None, k)
             if len(range(n)[rows]):
-                self._add(moments, [x[rows] for x in xs], [y[rows] for y in ys],
-                          *(None if m is None else m[rows] for m in (mask_x, mask_y)))
+                first, second = (None if m is None else m[rows] for m in (mask_x, mask_y))
+                self._add(moments, [x[rows] for x in xs], [y[rows] for y in ys], first, second, shared)
 
     def _check_tokens(self, sequence: int, xs: Sequence[Tensor], ys: Sequence[Tensor], *masks: Masks) -> None:
         """Check that one tokenizer and one padding made both sides: position k is then the same word."""
@@ -148,13 +158,13 @@ class AlignedMoments:
             _check_masks(first, second)
 
     def _add(self, moments: PairMoments, xs: list[Tensor], ys: list[Tensor], mask_x: Masks,
-             mask_y: Masks) -> None:
+             mask_y: Masks, shared: SharedWork | None) -> None:
         grids_x, masks = self._x.read(xs, mask_x, self.precision)
         grids_y, masks_y = (grids_x, masks) if self._same else self._y.read(ys, mask_y, self.precision)
         for grid in masks.keys() & masks_y.keys():
             _check_masks(masks[grid].flatten(1), masks_y[grid].flatten(1))
         try:
-            moments.update(grids_x, grids_y, masks | masks_y)
+            moments.update(grids_x, grids_y, masks | masks_y, shared)
         except NonFiniteError as e:
             views = (self._x if e.side == "source" else self._y).views
             raise NonFiniteError(e.side, views[e.index][0]) from None

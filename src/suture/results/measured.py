@@ -80,6 +80,13 @@ class Measured:
                 for kind, names in (("source", self.sources), ("target", self.targets)))
         return {"place": i * len(self.targets) + j} | {what: self.table[what].to_numpy() for what in _ABSENT}
 
+    @cached_property
+    def _labels(self) -> tuple[pd.Index[str], pd.Index[str]]:
+        """Names of the sites as the axes of a matrix."""
+        import pandas as pd
+
+        return pd.Index(self.sources, name="source"), pd.Index(self.targets, name="target")
+
     @checked
     def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
         """Return one measure as a matrix; rows are source sites, columns target sites.
@@ -164,8 +171,9 @@ def label_cells(measured: Measured, cells: npt.NDArray[Any]) -> pd.DataFrame:
     """Label an array (sources, targets) with the names of the sites."""
     import pandas as pd
 
-    return pd.DataFrame(cells, index=pd.Index(measured.sources, name="source"),
-                        columns=pd.Index(measured.targets, name="target"))
+    # Copies share the names of the sites; who renames the axis of one matrix does not rename the others'.
+    rows, columns = (names.copy() for names in measured._labels)
+    return pd.DataFrame(cells, index=rows, columns=columns)
 
 
 def _tidy_table(table: pd.DataFrame) -> pd.DataFrame:

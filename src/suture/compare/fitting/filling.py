@@ -14,7 +14,7 @@ from suture.compare.fitting.token_share import TokenShare
 from suture.compare.records import SharedSetup
 from suture.compare.setup import make_nan_error
 from suture.data import Batch
-from suture.numbers import NonFiniteError
+from suture.numbers import NonFiniteError, SharedWork
 from suture.ood import DetectorFitter
 from suture.representations import Accumulators, Masks, has_unpadded_tokens, select_mask
 
@@ -52,15 +52,18 @@ class Filling:
         return {"rows": self.rows, "accumulators": self.accumulators, "share": self.share,
                 "detectors": None if self.fitter is None else self.fitter.list_statistics()}
 
-    def add(self, piece: Batch, xs: list[Tensor], ys: list[Tensor]) -> None:
-        """Add a piece of a batch with the representations at the sites of both networks."""
+    def add(self, piece: Batch, xs: list[Tensor], ys: list[Tensor], shared: SharedWork | None = None) -> None:
+        """Add a piece of a batch with the representations at the sites of both networks.
+
+        Work on the same representations for other comparisons is `shared`.
+        """
         source, target = self.setup.source, self.setup.target
         own = target.find_masks(piece.target)
         masks: list[Masks] = [source.find_masks(piece.source), own]
         if self.share is not None:
             masks = self.share.draw_masks(xs, *(select_mask(m, of.shapes[0].sequence) for m, of in zip(
                 masks, (source, target), strict=True)))
-        self.accumulators.update(xs, ys, masks[0], masks[1], piece.labels)
+        self.accumulators.update(xs, ys, masks[0], masks[1], piece.labels, shared)
         if self.fitter is not None:
             self.fitter.update(ys, piece.labels, own)
         self.rows[0] += all(map(has_unpadded_tokens, masks))

@@ -60,7 +60,7 @@ class GroupCheckpoints:
         self._block.close()
 
     def read(self) -> Iterator[tuple[int, Batch]]:
-        """Yield the batches after those of the checkpoints, if all go on from one, with their numbers."""
+        """Yield numbered batches, after those of the checkpoints if all go on from one batch."""
         stream, first = iter(self._batches), 0
         kept = self._find_kept()
         if kept:

@@ -19,6 +19,7 @@ from suture.compare.fitting.group_checkpoints import PASS, GroupCheckpoints, Pla
 from suture.compare.setup import Setup
 from suture.data import Batch, Batches, MicroBatch, Paired, Prepared, move_batch
 from suture.networks import SitedNetwork, disable_gradients
+from suture.numbers import SharedWork
 
 Fronts = dict[Hashable, list[Tensor]]
 
@@ -75,6 +76,7 @@ class _Group:
 
     def __init__(self, setups: Sequence[Setup]) -> None:
         self.batches = _read_raw(setups[0])
+        self._shared = SharedWork()
         self._device = setups[0].settings.torch_device
         self.fillings = [Filling.of(s) for s in setups]
         # Comparisons with other pieces would have other rounding.
@@ -96,6 +98,7 @@ class _Group:
             return found
 
         for piece, fronts in pieces.map(batch, self._device, run_fronts):
+            self._shared.clear()
             for filling in alike:
                 if filling in self.fillings:
                     self._fill(filling, piece, fronts)
@@ -116,7 +119,8 @@ class _Group:
         try:
             if not (xs and ys):
                 raise ValueError("a network failed")
-            filling.add(piece, xs, xs if filling.setup.source is filling.setup.target else ys)
+            filling.add(piece, xs, xs if filling.setup.source is filling.setup.target else ys,
+                        self._shared)
         except FOREIGN as error:
             if is_out_of_memory(error):
                 raise

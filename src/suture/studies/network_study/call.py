@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from suture._base import Progress, SutureError, get_time, listen_to_signals, takes
+from suture._base import Progress, SutureError, get_free_bytes, get_time, listen_to_signals, takes
 from suture.compare import Settings, collect_versions
 from suture.results import Comparison
 from suture.studies.following.event_log import log_event, log_pair
@@ -58,7 +58,8 @@ def run_study(given: StudyOptions) -> Study:
         store.write_manifest(about)
         if listed.known != known:
             store.write_known(listed.known)
-    work.memory = given.memory_bytes if listed.shares else 0
+    if listed.shares:
+        work.memory = min(given.memory_bytes, (get_free_bytes(given.torch_device) or given.memory_bytes) // 2)
     made, failures = dict[PairName, Comparison](), dict(list_broken(about))
     done, total, callbacks = 0, len(listed.tasks), Callbacks(given.callbacks)
     log_event(f"study of {len(work.members)} networks, {total} pairs, {len(listed.failed)} networks failed")

@@ -20,7 +20,7 @@ def parse_size(text: str) -> int:
     """Return the number of bytes that a text such as "500MB" says."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]b|b|)", text.strip().lower())
     if found is None:
-        raise SutureError(f"expected memory such as 2GB, got {text!r}; write '2GB', or '0' for none")
+        raise SutureError(f"expected memory such as 4GB, got {text!r}; write '4GB', or '0' for none")
     return round(float(found[1]) * _UNITS[found[2]])
 
 
@@ -54,8 +54,9 @@ class StudyOptions(Settings):
         "Function, or list of functions, called with a `suture.studies.FinishedPair` of each pair that is "
         "compared or fails, such as `suture.studies.MLflow()`. Its errors do not end the study.")] = None
     pass_memory: Annotated[str, Doc(
-        "Memory for passes over the data that pairs share, such as 2GB: pairs are taken together as far as "
-        "their sums fit into it. 0: each pair passes the data on its own.")] = "2GB"
+        "Memory for passes over the data that pairs share, such as 500MB: pairs are taken together as far as "
+        "their sums and representations fit into it, and into half of the free memory. 0: each pair passes "
+        "the data on its own.")] = "4GB"
 
     @property
     def memory_bytes(self) -> int:

@@ -16,7 +16,7 @@ from suture.studies.population.pairs import PairName
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, Work
 
-_COPIES = 4
+_COPIES = 3
 """Copies of its representations that a network needs in a pass, beside its weights."""
 _TRIES, _WAIT = 20, 0.05
 """Times that a pair is tried which another process looks at, and the seconds in between."""
