@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 VISION := .venv-vision
 VISION_STAMP := $(VISION)/.installed
 
-.PHONY: demo test test-fast check test-slow test-gpu test-vision bench clean
+.PHONY: demo test test-fast check test-slow test-gpu test-vision studies bench clean
 
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
@@ -36,6 +36,13 @@ test-gpu: $(STAMP)
 test-vision: $(VISION_STAMP)
 	$(VISION)/bin/ruff check tests_vision
 	$(VISION)/bin/python -m pytest tests_vision
+
+# The pages and figures of docs/studies.md: twelve checkpoints of one training, and six seeds.
+studies: $(STAMP)
+	for name in checkpoints seeds; do \
+		$(BIN)/suture study run docs/studies/$$name.toml && $(BIN)/suture study report docs/studies/$$name.toml || exit 1; \
+	done
+	$(BIN)/python docs/studies/figures.py
 
 bench: $(STAMP)
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done

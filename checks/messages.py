@@ -42,7 +42,7 @@ def word_call(call: ast.Call) -> str | None:
         wanted, got, instead = (read_template(named.get(key, arg)) for key, arg in
                                 zip(("wanted", "got", "instead"), given[1:4], strict=True))
         return f"expected {wanted}, got {got}; {instead}"
-    if name in ("SutureError", "CheckpointError") and call.args:
+    if name in ("SutureError", "CheckpointError", "EpochNotKeptError") and call.args:
         return read_template(call.args[0])
     return None
 

@@ -7,7 +7,6 @@ import importlib
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -23,10 +22,12 @@ from torch import nn
 
 import suture
 from suture import SutureError, TaskRecipe, cli, specs, zoo
+from suture.cli import stitching_commands
 from suture.results import has_comparison
 from tests.support import bad_input, tiny
 from tests.support.bad_input import CASES, check_message, three_channels
 from tests.support.interruptions import assert_same_numbers, interrupting
+from tests.support.kept_runs import begin
 from tests.support.tiny import data, images, network, other, stitched
 
 Capsys = pytest.CaptureFixture[str]
@@ -110,7 +111,7 @@ def test_indices_by_name_argument_alignment_and_group(tmp_path: Path, monkeypatc
     (("a:f", Path("v/x.pt"), "a:f", Path("w/x.pt")), ("x (source)", "x (target)")),
 ])
 def test_names_of_the_two_networks(given: Any, names: tuple[str, str]) -> None:
-    assert cli.stitching_commands._choose_names(*given) == names
+    assert stitching_commands._choose_names(*given) == names
 
 
 ARGS = ("stitch", "tests.support.tiny:network", "block1", "tests.support.tiny:other", "block2", "--data",
@@ -188,7 +189,7 @@ def test_the_command_refuses_in_one_line(name: str, tmp_path: Path, monkeypatch:
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli.stitching_commands.specs, "load_data",
+    monkeypatch.setattr(stitching_commands.specs, "load_data",
                         lambda spec: pytest.fail("read the data first"))
     (tmp_path / "file").write_text("mine")
     out = tmp_path / "file" / "below"
@@ -238,7 +239,7 @@ def test_the_command_interrupted_goes_on_and_refuses_other_settings(
         yield interrupting
 
     with monkeypatch.context() as patched:
-        patched.setattr(cli.stitching_commands, "show_progress", bars)
+        patched.setattr(stitching_commands, "show_progress", bars)
         code, _, err = tiny.suture(monkeypatch, capsys, *_compare(out=tmp_path / "a"))
     assert (code, err.count("\n")) == (130, 1)
     assert err.startswith("suture: interrupted")
@@ -258,31 +259,38 @@ def test_the_command_interrupted_goes_on_and_refuses_other_settings(
 
 def test_a_real_interruption_of_a_real_process(tmp_path: Path) -> None:
     """It has the exit code, and one line instead of a traceback."""
-    # A shell that runs tests in the background hands on an ignored SIGINT, so the child asks for the usual
-    # one.
-    code = ("import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-            "from suture.cli import main; main()")
-    command = [str(a) for a in _compare("--epochs", 10**6, out=tmp_path / "out")]
-    root = str(Path(__file__).parents[2])
-    paths = os.pathsep.join([root, *sys.path])
-    process = subprocess.Popen([sys.executable, "-c", code, *command], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE,
-                               text=True, cwd=root, env={**os.environ, "PYTHONPATH": paths})
+    place, printed = tmp_path / "out", [tmp_path / "stdout", tmp_path / "stderr"]
+
+    def run() -> None:
+        # A shell that runs tests in the background hands on an ignored SIGINT, so the child asks for the
+        # usual one.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for name, path in zip(("stdout", "stderr"), printed, strict=True):
+            setattr(sys, name, path.open("w", buffering=1))
+        sys.argv = ["suture", *map(str, _compare("--epochs", 10**6, out=place))]
+        try:
+            cli.main()
+        except SystemExit as stop:
+            os._exit(int(stop.code or 0))
+
+    child, deadline = begin(run), time.monotonic() + PATIENCE
     try:
-        deadline = time.monotonic() + PATIENCE
-        place = tmp_path / "out"
         while not (has_comparison(place) and "dm" in suture.load(place).meta["stages"]):
-            assert process.poll() is None
+            assert os.waitpid(child, os.WNOHANG) == (0, 0)
             assert time.monotonic() < deadline
             time.sleep(0.3)  # looking takes from the process what it needs to come so far
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=PATIENCE)
-    finally:
-        process.kill()
-    assert (process.returncode, err.count("\n")) == (130, 1)
+        os.kill(child, signal.SIGINT)
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
+    out, err = (path.read_text() for path in printed)
+    assert (os.waitstatus_to_exitcode(ended[1]), err.count("\n")) == (130, 1)
     assert "detectors come on top\n" in out  # of the dry run
     assert err.startswith("suture: interrupted")
-    assert suture.load(tmp_path / "out").meta["stages"] == ["moments", "dm"]
+    assert suture.load(place).meta["stages"] == ["moments", "dm"]
 
 
 def test_a_repeated_command_takes_over_what_is_the_same_and_refuses_what_changed(

@@ -13,9 +13,9 @@ from torch import nn
 import suture
 from suture import Study, SutureError, specs, zoo
 from suture.networks import Recipe
-from suture.studies.network_study.result import read_tasks
+from suture.studies.network_study.manifest import read_tasks
 from suture.studies.population.sources import SpecNetwork, TrainedNetwork
-from suture.studies.running import tasks
+from suture.studies.running import engines, tasks
 from suture.studies.running.store import StudyStore
 from suture.studies.spec import training
 from tests.support import tiny
@@ -100,6 +100,15 @@ def test_a_study_from_its_plan_to_its_report(spec: Path, command: Command,
     assert len(table.splitlines()) == len(made.table) + 1
 
 
+def test_a_study_whose_networks_all_fail_has_a_page(spec: Path, command: Command) -> None:
+    spec.write_text(SPEC.replace("tiny:network", "tiny:none").replace("tiny:other", "tiny:none"))
+    assert command("study", "run", "s.toml")[0] == 2
+    code, out, _ = command("study", "report", "s.toml")
+    assert code == 0
+    assert "None of 6 pairs could be compared" in out
+    assert "a cannot be built" in Path("s/report.html").read_text()
+
+
 def test_status_knows_what_runs_and_how_long_the_rest_takes(spec: Path, command: Command) -> None:
     spec.write_text(SPEC.replace("[networks.broken]\n", "[networks.c]\n").replace("nothing", "network"))
     assert command("study", "run", "s.toml")[0] == 0
@@ -182,8 +191,8 @@ def test_a_training_of_another_process_is_waited_for(tmp_path: Path,
                                                      monkeypatch: pytest.MonkeyPatch) -> None:
     images = tiny.image_sets()
     recipe = Recipe(epochs=1)
-    given = TrainedNetwork("resnet_digits", recipe, tmp_path / "networks" / "w.safetensors")
-    lock = given.path.with_name(".w.safetensors.writing.lock")
+    given = TrainedNetwork("resnet_digits", recipe, tmp_path / "networks" / "w-1234.safetensors")
+    lock = given.path.with_name(".w-1234.safetensors.writing.lock")
     lock.parent.mkdir()
     lock.write_text('{"process": 1, "host": "elsewhere"}')
 
@@ -191,9 +200,10 @@ def test_a_training_of_another_process_is_waited_for(tmp_path: Path,
         zoo.save_weights(zoo.build("resnet_digits", 0, classes=3, in_channels=2), given.path)
         lock.unlink()
 
-    monkeypatch.setattr(training.time, "sleep", end_it)
+    monkeypatch.setattr(engines.time, "sleep", end_it)
     monkeypatch.setattr(training.zoo, "train_and_save", None)
-    assert training.train_networks({"a": given}, images, torch.device("cpu")) == {"a": given}
+    made = training.train_networks({"a": given}, images, torch.device("cpu"), engines.Serial(), tmp_path)
+    assert made == {"a": given}
     assert given.build(images[0]).network.fc.out_features == 3
 
 

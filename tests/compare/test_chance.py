@@ -20,7 +20,7 @@ from tests.golden.networks import batches, gpt, images, network, texts
 from tests.support.tiny import suture as run_command
 
 HOW: dict[str, Any] = {"device": "cpu", "sites": ["layer3.1"], "indices": (), "methods": ["dm"],
-                       "ood": suture.OOD("mahalanobis", most=100)}
+                       "ood": suture.OOD("mahalanobis", most=100, range_examples=24)}
 FIT, (X, Y) = images(96), images(48, "test")
 
 

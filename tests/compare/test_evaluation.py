@@ -12,11 +12,12 @@ from scipy.stats import binomtest
 
 import suture
 from suture import zoo
-from suture.networks import capture, extract_main_output, run_tail
+from suture.networks import extract_main_output
 from suture.stitching import TaskRecipe
 from tests.support import references
 from tests.support.moments import first_shape
 from tests.support.networks import NETWORKS, images, settled
+from tests.support.plain_hooks import capture, run_tail
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import suture
 from suture import SutureError, TaskRecipe
-from suture.networks import capture, run_tail
 from tests.support.languages import made, stream, texts
 from tests.support.outputs import Answer, Body, Two, body, examples
+from tests.support.plain_hooks import capture, run_tail
 
 SITES = ["blocks.0", "blocks.2"]
 RECIPE = TaskRecipe(epochs=2, batch_size=32, lr=1e-2)

@@ -17,10 +17,11 @@ from suture.compare.scoring import evaluation
 from suture.compare.scoring.evaluation import Evaluator
 from suture.compare.scoring.scores import has_same_examples, list_quantities, name_arrays, score_cells
 from suture.data import Batches
-from suture.networks import SitedNetwork, capture, extract_main_output, run_tail
+from suture.networks import SitedNetwork, extract_main_output
 from suture.numbers import build_record
 from suture.stitching import Task
 from tests.support.networks import NETWORKS, images, vectors
+from tests.support.plain_hooks import capture, run_tail
 from tests.support.tiny import RECIPE
 
 CPU = torch.device("cpu")

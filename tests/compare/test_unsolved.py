@@ -110,10 +110,12 @@ def check_each_failure(family: str, monkeypatch: pytest.MonkeyPatch, calls: Iter
 EVERYTHING: dict[str, Any] = {"methods": ["dm", "tlm"], "indices": "default", "jackknife": 5,
                               "detectors": ("mahalanobis",),
                               "tlm": suture.TaskRecipe(epochs=1, batch_size=60)}
+WITHOUT_INDICES = EVERYTHING | {"indices": (), "jackknife": 0}
 
 
 def test_every_factorisation_of_a_comparison_fails_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stage of moments runs anew for each of its calls, on the moments of one pass; all for the rest."""
+    """The stage of moments runs anew for each of its calls, on the moments of one pass; all for what comes
+    before, and all but the indices for what comes after."""
     kept: list[Any] = []
     describe, solve = compare_run.describe_moments, compare_run.match
     counter, places = FailingCall(), list[int]()
@@ -150,15 +152,19 @@ def test_every_factorisation_of_a_comparison_fails_in_turn(monkeypatch: pytest.M
     for k in range(len(inner.calls)):
         after, notes, call = run_moments(k)
         check(before, after, call, notes, 1)
-    outer = [k for k in range(len(counter.calls)) if not start <= k < end]
-    assert outer
-    for k in outer:
+    assert 0 < start < end < len(counter.calls)
+    for k in range(start):
         after, call = run_counted(monkeypatch, k, "full", **EVERYTHING)
         check(values(whole), values(after), call, after.meta["notes"], 2)
+    _, counted = run_counted(monkeypatch, None, "full", **WITHOUT_INDICES)
+    later = len(counter.calls) - end
+    assert counted.calls[-later:] == counter.calls[end:]
+    calls = range(len(counted.calls) - later, len(counted.calls))
+    check_each_failure("full", monkeypatch, calls, 2, **WITHOUT_INDICES)
 
 
 def test_a_first_map_that_cannot_be_drawn_is_missing_in_its_cell(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = EVERYTHING | {"indices": (), "jackknife": 0, "detectors": ()}
+    given = WITHOUT_INDICES | {"detectors": ()}
     before, counter = run_counted(monkeypatch, None, "orthogonal", **given)
     drawn = counter.calls.index("QR decomposition")
     after, call = run_counted(monkeypatch, drawn, "orthogonal", **given)

@@ -34,7 +34,7 @@ BETWEEN = {
 EXAMPLE = "digits_self/result"
 
 
-LONG = ("digits_seeds", "every_detector", "every_family", "resumed")
+LONG = ("digits_seeds", "every_detector", "every_family", "resumed", "patches_and_maps", "two_preparations")
 """Cases that take long, and whose parts have references or siblings in the tests of the rooms."""
 SHORT = [name for name in STORED if name not in LONG]
 

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 import suture
 from suture import SutureError
-from suture.networks import capture
 from suture.representations import get_token_mask, read_mask
 from tests.support.encoder_decoders import compute_cka, draw_texts, pad, seeded
+from tests.support.plain_hooks import capture
 from tests.support.sequences import Text
 
 TEXTS = draw_texts(9, 3)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 import suture
 from suture import OOD, EnergyRecipe, SutureError, TaskRecipe, zoo
 from suture.compare.settings import Settings
-from suture.networks.sites import capture, run_tail
-from suture.ood import DETECTORS, NativeSite, ScoreCollector, SiteFeatures
+from suture.ood import DETECTORS, NativeSite, ScoreCollector, SiteFeatures, auxiliary
 from suture.representations.shapes import Kind, Shape
 from suture.stitching.layer import StitchingLayer
 from tests.support import tiny
 from tests.support.moments import first_shape
+from tests.support.plain_hooks import capture, run_tail
 
 SITES = ["layer1.0", "layer2.1"]
 FREE = tuple(n for n in DETECTORS if n != "energy")
@@ -172,7 +172,7 @@ def test_other_auxiliary_data_are_another_comparison(digits: Any) -> None:
 def test_quality_says_what_auxiliary_data_score(digits: Any, result: suture.Comparison) -> None:
     about = result.meta["ood"]
     assert "larger scores are more in-distribution" in about["positive"]
-    assert "made from the data: 500 examples of gaussian" in about["auxiliary"]
+    assert f"made from the data: {auxiliary.HELD_OUT} examples of gaussian" in about["auxiliary"]
     for name in FREE:
         assert len(about["quality"][name]) == len(SITES)
         for j, q in enumerate(about["quality"][name]):

@@ -84,7 +84,7 @@ def images(n: int = N, seed: int = 0) -> Tensor:
 
 
 def compared(source: nn.Module, target: nn.Module | None, x: Tensor, **options: Any) -> suture.Comparison:
-    options = {"methods": [], "device": "cpu", "precision": "float64", "sites": SITES} | options
+    options = {"methods": [], "ood": None, "device": "cpu", "precision": "float64", "sites": SITES} | options
     return suture.compare(source, target, (x, torch.arange(len(x)) % 3), **options)
 
 

@@ -19,12 +19,21 @@ from tests.support.synthetic import comparison
 
 
 @pytest.mark.parametrize("name", list(MEASURES))
-def test_bright_means_similar_and_limits_are_fixed(name):
+def test_bright_means_similar(name):
     entry = MEASURES[name]
     similar, different = (entry.high, entry.low) if entry.larger_is_more_similar else (entry.low, entry.high)
     assert heatmaps.pick_colours(similar, entry)[0] == to_hex(mpl.colormaps["viridis"](1.0))
     assert heatmaps.pick_colours(different, entry)[0] == to_hex(mpl.colormaps["viridis"](0.0))
     assert heatmaps.pick_colours(entry.high + 5, entry) == heatmaps.pick_colours(entry.high, entry)
+
+
+LIMITS = {(entry.low, entry.high): name for name, entry in MEASURES.items()}
+"""A measure for each pair of limits."""
+
+
+@pytest.mark.parametrize("name", LIMITS.values())
+def test_limits_are_fixed(name):
+    entry = MEASURES[name]
     for scale in (0.01, 3.0):
         ax = Figure().add_subplot()
         heatmaps.draw_heatmap(of_values(name, scale * np.eye(3)), name, ax, {})
@@ -110,8 +119,10 @@ def test_annotation_and_missing_cells(size, annotate, texts):
     ax = Figure().add_subplot()
     heatmaps.draw_heatmap(of_values("cka", values), "cka", ax, {}, annotate)
     assert len(ax.texts) == texts
-    patches = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch()]
-    assert [p.get_xy() for p in patches] == [(1.5, 0.5)]
+    behind, = (p for p in ax.patches if isinstance(p, Rectangle) and p.get_hatch())
+    assert behind.get_zorder() < ax.images[0].get_zorder()
+    assert (behind.get_xy(), behind.get_width()) == ((-0.5, -0.5), size)
+    assert np.argwhere(np.ma.getmaskarray(ax.images[0].get_array())).tolist() == [[1, 2]]
 
 
 def test_rows_are_sources():

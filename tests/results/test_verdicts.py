@@ -40,7 +40,7 @@ def alone(works, distance=(0.5,), residual=(0.4,), p=0.0, mark="", by=BY):
 
 @pytest.mark.parametrize(("works", "rest", "word", "parts"), [
     ((0.95,), {}, SIMILAR, ("0.95", "natural distance 0.50", "residual 0.40")),
-    ((0.95,), {"distance": (9.1,)}, ARTEFACT, ("0.95", "9.10 times")),
+    ((0.95,), {"distance": (9.1,)}, ARTEFACT, ("0.95", "natural inputs reach (natural distance 9.10")),
     ((0.95,), {"distance": (1.2, 0.9, 1.5)}, NOT_SHOWN, ("1.20", "0.90 to 1.50")),
     ((0.95,), {"distance": (0.9, 0.7, 1.1)}, NOT_SHOWN, ("0.90", "0.70 to 1.10")),
     ((0.95,), {"distance": (NAN, NAN, NAN, "no shift")}, NOT_SHOWN, ("no shift",)),

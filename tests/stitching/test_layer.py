@@ -20,6 +20,7 @@ from suture.stitching import StitchingLayer
 from tests.support import references
 from tests.support.kinds import PAIRS, SHAPES, aligned, inputs_for, network
 from tests.support.moments import SIZES, batch_of
+from tests.support.plain_hooks import capture
 
 
 @pytest.mark.parametrize(("source", "target"), list(product(SIZES, SIZES)))
@@ -105,9 +106,7 @@ def test_every_pair_of_kinds_every_family_both_methods(source: str, target: str,
         return
     trains = parsed.trainable and not parsed.needs_folds
     result, a, b = compared(source, target, family, ["dm", "tlm"] if trains else ["dm"], recipe)
-    with torch.no_grad():
-        x = suture.capture(a, inputs_for(s), ["site"])["site"]
-        y = suture.capture(b, inputs_for(t), ["site"])["site"]
+    x, y = (capture(n, inputs_for(shape), ["site"])["site"] for n, shape in ((a, s), (b, t)))
     rx, ry = aligned(x, y, s, t)
     # Law 4: what is left of the target is orthogonal to the inputs of the full family, and never less than
     # there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 import suture
 from suture import Study, SutureError
 from suture.studies import Ray
+from suture.studies.running import processes
 from suture.studies.running.engine_choice import find_engine
 from tests.support import tiny
 
@@ -49,7 +51,13 @@ def run(engine: Any, folder: Path | None, networks: Any = None, **more: Any) -> 
     return suture.study(given, *tiny.data(), folder=folder, engine=engine, **{**HOW, **more})
 
 
-def test_processes_give_the_same_numbers_and_replace_a_lost_worker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_processes_give_the_same_numbers_and_replace_a_lost_worker(
+        start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of a fork server get networks and data as those that are spawned do, and import torch once."""
+    context = multiprocessing.get_context(start)
+    context.set_forkserver_preload(["suture.studies.running.tasks", "tests.support.tiny"])
+    monkeypatch.setattr(processes, "get_context", lambda _: context)
     given = {"a": tiny.network, "b": kill_once, "c": tiny.network()}
     made = run("processes:2", tmp_path / "study", given)
     assert (tmp_path / "mark").exists()

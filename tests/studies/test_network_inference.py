@@ -15,8 +15,9 @@ from scipy.spatial.distance import pdist, squareform
 
 from suture import Study, SutureError
 from suture.indices import INDICES, of_matrices
+from suture.numbers import MEASURES, METRIC_FORMS
 from suture.studies.network_study import inference
-from suture.studies.network_study.geometry import check_distances, embed_networks, link_networks, to_distance
+from suture.studies.network_study.geometry import check_distances, embed_networks, link_networks
 from suture.studies.network_study.inference import NetworkPairs, find_trend, summarise_pairs
 from tests.support.comparisons import of_values
 
@@ -159,7 +160,7 @@ def test_metrics_of_representations_obey_the_triangle(index: str) -> None:
     base = rng.normal(size=(60, 6))
     sets = [base, base + 0.5 * rng.normal(size=base.shape), rng.normal(size=(60, 6)), base[:, ::-1] ** 3]
     sets[2] = sets[2][:, :4]
-    change = to_distance(index)
+    change = METRIC_FORMS[MEASURES[index].metric]
     d = np.array([[change(of_matrices(a, b, [index])[index].value) for b in sets] for a in sets])
     for i, j, k in itertools.permutations(range(len(sets)), 3):
         assert d[i, k] <= d[i, j] + d[j, k] + 1e-6

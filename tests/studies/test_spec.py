@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from suture.studies import StudyFile
 from suture.studies.population.sources import SpecNetwork
 from suture.studies.spec.network_tables import Entry, TrainingEntry
 from suture.studies.spec.toml_file import TomlFile
+from suture.studies.spec.training import list_trainings
 from tests.support import tiny
 
 Write = Callable[[str], Path]
@@ -124,6 +126,32 @@ about = {width = 3}
     assert [(name, entry.given, entry.about) for name, entry in made.networks.items()] == expected
 
 
+def test_epochs_that_are_kept_and_recipes_by_name(write: Write) -> None:
+    made = StudyFile.read(write("""
+[data]
+spec = "tests.support.tiny:image_sets"
+[networks.run]
+train = "zoo:resnet_digits"
+keep = [0, 2]
+seeds = [3, 4]
+recipe = "digits"
+about = {width = 16}
+[networks.b]
+train = "zoo:resnet_digits"
+recipe = {name = "cifar10-resnet20", epochs = 2}
+"""))
+    assert list(made.networks) == ["run-seed3-epoch0", "run-seed3-epoch2", "run-seed4-epoch0",
+                                   "run-seed4-epoch2", "b"]
+    assert made.networks["run-seed4-epoch2"].about == {"seed": 4, "epoch": 2, "width": 16}
+    sources: Any = made.open().networks
+    assert sources["run-seed3-epoch2"].recipe == replace(zoo.DIGITS_RECIPE, seed=3)
+    assert sources["b"].recipe == replace(zoo.RECIPES["cifar10-resnet20"], epochs=2)
+    assert len({s.training for s in sources.values()}) == 3
+    assert sources["run-seed3-epoch2"].path.name.endswith("-epoch2.safetensors")
+    tasks = list_trainings(sources)
+    assert [(t.pair[0], t.keep) for t in tasks] == [("run-seed3", (0, 2)), ("run-seed4", (0, 2)), ("b", ())]
+
+
 BAD = [
     ("[networks.b]\nspec = 'x'\nwieghts = 'w'", 9, "networks.b.wieghts", "weights"),
     ("[networks.b]\nspec = 'x'\n\nseed = 'a'", 10, "networks.b.seed", "whole number"),
@@ -137,6 +165,17 @@ BAD = [
     ("[networks.b]\ntrain = 'zoo:resnet20'\n[networks.b.recipe]\nepoch = 3", 10, "networks.b.recipe.epoch",
      "epochs"),
     ("[networks.b]\ntrain = 'zoo:resnet20'\n[networks.b.recipe]\nseed = 3", 10, "networks.b.recipe.seed", ""),
+    ("[networks.b]\ntrain = 'zoo:resnet20'\nrecipe = 'cifar10-resnet2'", 9, "networks.b.recipe",
+     "cifar10-resnet20"),
+    ("[networks.b]\ntrain = 'zoo:resnet20'\n[networks.b.recipe]\nname = 'digit'", 10,
+     "networks.b.recipe.name", "digits"),
+    ("[networks.b]\ntrain = 'zoo:resnet20'\nkeep = [1, 1]", 9, "networks.b.keep", "differ"),
+    ("[networks.b]\ntrain = 'zoo:resnet20'\nkeep = []", 9, "networks.b.keep", "differ"),
+    ("[networks.b]\ntrain = 'zoo:resnet20'\nkeep = [-1]", 9, "networks.b.keep", "0"),
+    ("[networks.b]\nspec = 'x'\nkeep = [1]", 9, "networks.b.keep", "train"),
+    ("[networks.b]\ntrain = 'zoo:resnet20'\n\nkeep = [1, 101]", 10, "networks.b.keep", "0 to 100, got 101"),
+    ("[networks.b]\ntrain = 'zoo:resnet20'\nrecipe = 'cifar10-resnet20'\nkeep = [31]", 10, "networks.b.keep",
+     "0 to 30"),
     ("[networks.b]\nspec = 'x'\ncheckpoints = 'none/*.pt'", 7, "networks.b", "none/*.pt"),
     ("[networks.b]\nspec = 'x'\ncheckpoints = 'my.toml'\npattern = '{a}-{b}'", 7, "networks.b", "'my'"),
     ("[networks.b]\nspec = 'x'\ncheckpoints = 'my.toml'\npattern = '{a b}'", 7, "networks.b", "{a b}"),
@@ -194,8 +233,18 @@ def test_the_file_of_the_docs(write: Write, tmp_path: Path) -> None:
     (tmp_path / "runs" / "a" / "epoch-2.pt").touch()
     text = page.read_text(encoding="utf-8").partition("```toml\n")[2].partition("```")[0]
     made = StudyFile.read(write(text))
-    assert list(made.networks) == ["seed-seed0", "seed-seed1", "seed-seed2", "run-epoch-2", "published"]
+    epochs = [f"seed-seed{seed}-epoch{k}" for seed in range(3) for k in (1, 5)]
+    assert list(made.networks) == [*epochs, "run-epoch-2", "published"]
     assert made.networks["run-epoch-2"].about == {"epoch": 2, "width": 64}
+
+
+@pytest.mark.parametrize(("name", "count"), [("checkpoints", 12), ("seeds", 6)])
+def test_the_studies_of_the_docs(name: str, count: int) -> None:
+    folder = Path(__file__).parents[2] / "docs" / "studies"
+    made = StudyFile.read(folder / f"{name}.toml")
+    assert (len(made.networks), made.folder) == (count, Path("runs") / name)
+    page = (folder.parent / "studies.md").read_text()
+    assert all(f"(studies/{path.name})" in page for path in folder.glob("*.png"))
 
 
 def test_lines_of_keys(tmp_path: Path) -> None:

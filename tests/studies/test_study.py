@@ -13,6 +13,7 @@ from torch import nn
 
 import suture
 from suture import Study, SutureError
+from suture.studies import FinishedPair
 from suture.studies.network_study.layers import match_layers, reduce_layers
 from suture.studies.population.members import list_members
 from suture.studies.population.pairs import list_pairs
@@ -196,7 +197,7 @@ def test_results_and_progress_come_pair_by_pair(tmp_path: Path) -> None:
     seen: list[tuple[str, str]] = []
     stages: list[tuple[str, int, int | None]] = []
 
-    def note(made: suture.Comparison) -> None:
+    def note(made: FinishedPair) -> None:
         assert sum(1 for _ in tmp_path.glob("tasks/*.json")) == len(seen) + 1
         seen.append((made.source, made.target))
 
@@ -261,8 +262,9 @@ def test_reductions_against_slow_references(shape: tuple[int, int], measure: str
     rows = np.arange(shape[0])
     best = sign * (np.mean([max(sign * values[:, j]) for j in range(shape[1])])
                    + np.mean([max(sign * values[i]) for i in rows])) / 2
-    assert reduce_layers(made, measure, "best")[0] == pytest.approx(best)
-    assert reduce_layers(made, measure, "transport")[0] == pytest.approx(sign * try_all_plans(sign * values))
+    assert reduce_layers(made, measure, "best").value == pytest.approx(best)
+    transported = reduce_layers(made, measure, "transport").value
+    assert transported == pytest.approx(sign * try_all_plans(sign * values))
     plan = match_layers(made, measure)
     sums = [plan.to_numpy().sum(axis) for axis in ((0, 1) if shape[0] <= shape[1] else (1, 0))]
     assert np.allclose(sums[0], 1 / max(shape))
@@ -287,9 +289,9 @@ def test_the_match_in_order_against_all_paths(shape: tuple[int, int]) -> None:
 
 def test_missing_and_marked_cells_are_left_out() -> None:
     marked = of_values("dm.r2", [[0.9, 0.1], [0.2, 0.8]], marks=[["few rows: 3", ""], ["", ""]])
-    assert reduce_layers(marked, "dm.r2", "diagonal")[0] == 0.8
+    assert reduce_layers(marked, "dm.r2", "diagonal").value == 0.8
     nothing = of_values("dm.r2", [[0.9]], marks=[["few rows: 3"]])
-    assert np.isnan(reduce_layers(nothing, "dm.r2", "best")[0])
+    assert np.isnan(reduce_layers(nothing, "dm.r2", "best").value)
     with pytest.raises(SutureError, match="mark"):
         match_layers(nothing, "dm.r2")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-N, WORDS, D = 24, 20, 8
+N, WORDS, D = 14, 20, 8
 
 
 class Layer(nn.Module):

@@ -16,8 +16,8 @@ import suture
 from suture.results import Comparison
 from tests.support import tiny
 
-OOD = suture.OOD(("mahalanobis", "neighbours", "energy"),
-                 energy=suture.EnergyRecipe(epochs=2, tune_epochs=1, batch_size=8), most=40)
+OOD = suture.OOD(("mahalanobis", "neighbours", "energy"), auxiliary=tiny.images(40, seed=3) * 3 - 1,
+                 energy=suture.EnergyRecipe(epochs=2, tune_epochs=1, batch_size=8))
 
 
 class SlowLoader:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from suture.networks import capture
+from tests.support.plain_hooks import capture
 from tests.support.tiny import seeded
 
 

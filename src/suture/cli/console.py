@@ -18,11 +18,8 @@ from suture.results import Comparison, summarise_findings
 
 
 @contextmanager
-def show_progress(most: int | None = None) -> Iterator[Any]:
-    """Yield a progress function that draws one bar for each stage, on stderr if it is a terminal.
-
-    Beyond `most` bars the first that are full are removed.
-    """
+def show_progress() -> Iterator[Any]:
+    """Yield a progress function that draws one bar for each stage, on stderr if it is a terminal."""
     with ProgressBars(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
                       TimeRemainingColumn(), console=problems, disable=not problems.is_terminal) as shown:
         tasks: dict[str, TaskID] = {}
@@ -31,10 +28,6 @@ def show_progress(most: int | None = None) -> Iterator[Any]:
             if stage not in tasks:
                 tasks[stage] = shown.add_task(stage, total=total)
             shown.update(tasks[stage], completed=done, total=total)
-            full = [name for name, task in tasks.items() if name != stage and shown.tasks[
-                shown.task_ids.index(task)].finished]
-            for name in full[:len(tasks) - most] if most is not None and len(tasks) > most else ():
-                shown.remove_task(tasks.pop(name))
 
         yield progress
 

@@ -9,13 +9,14 @@ import typer
 from rich.table import Column, Table
 
 from suture._base import format_bytes
-from suture.cli.console import format_duration, print_notes, show_progress
+from suture.cli.console import format_duration, print_notes
 from suture.cli.entry_point import app, clean, console
-from suture.cli.options import command
+from suture.cli.options import command, list_parameters, read_record
+from suture.cli.study_display import StudyDisplay
 from suture.studies import (
     Study,
     StudyFile,
-    choose_measure,
+    StudyReportOptions,
     describe_study,
     find_standing,
     list_garbage,
@@ -28,8 +29,6 @@ from suture.studies import (
 SpecArgument = Annotated[Path, typer.Argument(help="TOML file of the study (docs/studies.md).")]
 group = typer.Typer(rich_markup_mode=None)
 app.add_typer(group, name="study")
-_BARS = 6
-"""Bars that are shown at once."""
 
 
 @group.callback()
@@ -48,15 +47,15 @@ def _read_to_open(path: Path) -> StudyFile:
 def run(spec: SpecArgument) -> None:
     """Train what is to be trained, and compare all pairs; the same command goes on where it was stopped."""
     given = _read_to_open(spec)
-    with show_progress(_BARS) as progress:
-        made = run_file(given, progress)
+    with StudyDisplay() as display:
+        made = run_file(given, display.progress, display.tell)
     print_notes(made.meta["notes"])
     _print_findings(made)
     console.print(f"\nresults: {clean(str(given.folder))}", soft_wrap=True)
 
 
-def _print_findings(made: Study, measure: str | None = None, reduce: Any = "diagonal") -> None:
-    for sentence in describe_study(made, choose_measure(made, measure), reduce):
+def _print_findings(made: Study, how: StudyReportOptions | None = None) -> None:
+    for sentence in describe_study(made, how or StudyReportOptions()):
         console.print(clean(sentence), soft_wrap=True)
 
 
@@ -103,21 +102,17 @@ def status(spec: SpecArgument) -> None:
         console.print(f"about {format_duration(found.seconds)} left, at the pace so far", soft_wrap=True)
 
 
-@command(on=group)
+@command(list_parameters(StudyReportOptions), on=group)
 def report(
     spec: SpecArgument,
-    measure: Annotated[str | None, typer.Option(
-        help="Measure of the page. Default: cka, else the first.")] = None,
-    reduce: Annotated[str, typer.Option(help="One number for each pair: diagonal, best or transport.")] =
-    "diagonal",
     out: Annotated[Path | None, typer.Option(help="Folder. Default: that of the study.")] = None,
+    **options: Any,
 ) -> None:
-    """Table as CSV and a page with the most and least similar pairs, of what is done."""
-    given = StudyFile.read(spec)
+    """Table as CSV and a page with findings, network map and figures, of what is done."""
+    given, how = StudyFile.read(spec), read_record(StudyReportOptions, options)
     made = Study.load(given.folder)
-    how: Any = reduce  # which is checked where it is used
-    table, page = write_study_report(made, out or given.folder, measure, how)
-    _print_findings(made, measure, how)
+    table, page = write_study_report(made, out or given.folder, how)
+    _print_findings(made, how)
     console.print(f"\ntable: {clean(str(table))}\nreport: {clean(str(page))}", soft_wrap=True)
 
 

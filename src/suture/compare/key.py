@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import fields, is_dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -52,9 +53,14 @@ def _describe_function(how: Any) -> str:
     return repr(how) if type(how).__module__.startswith("suture.") else hash_object(how).short
 
 
+@cache
+def _find_own_version() -> str:
+    return version("suture")  # which reads files
+
+
 def collect_versions() -> dict[str, str]:
     """Return the versions of the software that computes."""
-    return {"suture": version("suture"), "python": platform.python_version(), "torch": torch.__version__,
+    return {"suture": _find_own_version(), "python": platform.python_version(), "torch": torch.__version__,
             "numpy": np.__version__, "machine": platform.machine()}
 
 

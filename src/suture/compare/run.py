@@ -85,10 +85,12 @@ def run_stages(given: CompareOptions, setup: Setup | None = None,
         result: Comparison | None = None
         for stage in run.unfinished:
             run.run_stage(stage)
-            result = assemble(run.setup, run.found)
-            kept.save(result, stage)
-            if given.on_stage:
-                given.on_stage(result)
+            result = None
+            if kept.folder is not None or given.on_stage:
+                result = assemble(run.setup, run.found)
+                kept.save(result, stage)
+                if given.on_stage:
+                    given.on_stage(result)
         kept.end()
         return result or assemble(run.setup, run.found)
 

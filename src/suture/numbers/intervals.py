@@ -49,12 +49,16 @@ def is_above_chance(hits: int, n: int, most: int) -> bool:
 
 def estimate_proportion(hits: Bools) -> Estimate:
     """Estimate the share of True in `hits` (N,), with the Wilson score interval (Wilson 1927)."""
-    from scipy import stats
+    from scipy.special import ndtri
 
-    if len(hits) == 0:
+    k, n = int(hits.sum()), len(hits)
+    if n == 0:
         return make_missing_estimate("no examples")
-    result = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95, method="wilson")
-    return Estimate(float(hits.mean()), float(result.low), float(result.high))
+    # As in `scipy.stats.binomtest`, bit for bit, which runs a test first that takes a hundred times as long.
+    z, p = float(ndtri(0.5 + 0.5 * 0.95)), k / n
+    size = 2 * (n + z**2)
+    centre, half = (2 * n * p + z**2) / size, z / size * math.sqrt(4 * n * p * (1 - p) + z**2)
+    return Estimate(float(hits.mean()), 0.0 if k == 0 else centre - half, 1.0 if k == n else centre + half)
 
 
 def estimate_hit_ratio(hits: Bools, reference: Bools, seed: int = 0) -> Estimate:

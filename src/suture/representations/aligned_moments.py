@@ -170,8 +170,8 @@ class AlignedMoments:
         for fold, moments in enumerate(self._folds):
             rows = slice(None) if k == 1 else slice((fold - start) % k, None, k)
             if len(range(n)[rows]):
-                own, other = (None if m is None else m[rows] for m in (mask_x, mask_y))
-                self._add(moments, [x[rows] for x in xs], [y[rows] for y in ys], own, other, shared)
+                first, second = (None if m is None else m[rows] for m in (mask_x, mask_y))
+                self._add(moments, [x[rows] for x in xs], [y[rows] for y in ys], first, second, shared)
 
     def _check_tokens(self, sequence: int, xs: Sequence[Tensor], ys: Sequence[Tensor], *masks: Masks) -> None:
         """Check that one tokenizer and one padding made both sides: position k is then the same word."""

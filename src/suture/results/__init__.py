@@ -1,14 +1,25 @@
-"""Results of a comparison: table, verdicts, figures, page, and files on disk."""
+"""Results of a comparison: table, verdicts, figures, page, and files on disk.
+
+What draws is loaded when it is first used, because matplotlib is slow to load.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from suture.results.comparison import Comparison as Comparison
 from suture.results.comparison import load as load
+from suture.results.correspondence import match_depths as match_depths
 from suture.results.correspondence import pair_sites as pair_sites
 from suture.results.findings import summarise_findings as summarise_findings
+from suture.results.inference.nulls import LEVEL as LEVEL
 from suture.results.inference.nulls import NULL_FIELDS as NULL_FIELDS
+from suture.results.inference.nulls import adjust_holm as adjust_holm
 from suture.results.measured import COLUMNS as COLUMNS
 from suture.results.measured import format_people_csv as format_people_csv
 from suture.results.report import ReportOptions as ReportOptions
+from suture.results.report import require_matplotlib as require_matplotlib
 from suture.results.report import write_report as write_report
+from suture.results.report import write_with_figures as write_with_figures
 from suture.results.sanity import Verdict as Verdict
 from suture.results.saving import give_up_result as give_up_result
 from suture.results.saving import has_comparison as has_comparison
@@ -27,3 +38,30 @@ from suture.results.verdicts import UNPROVEN as UNPROVEN
 from suture.results.verdicts import CellEvidence as CellEvidence
 from suture.results.verdicts import describe_marks as describe_marks
 from suture.results.verdicts import judge_cell as judge_cell
+
+if TYPE_CHECKING:
+    from suture.results.figures import STYLE as STYLE
+    from suture.results.figures import render_png as render_png
+    from suture.results.heatmaps import Heat as Heat
+    from suture.results.heatmaps import build_map as build_map
+    from suture.results.heatmaps import draw_matrix as draw_matrix
+    from suture.results.heatmaps import format_value as format_value
+    from suture.results.heatmaps import make_printable as make_printable
+    from suture.results.heatmaps import style_cell as style_cell
+    from suture.results.page import embed as embed
+    from suture.results.page import fill_template as fill_template
+    from suture.results.page import list_provenance as list_provenance
+    from suture.results.page import write_text as write_text
+
+_DRAWING = {
+    "figures": ("STYLE", "render_png"),
+    "heatmaps": ("Heat", "build_map", "draw_matrix", "format_value", "make_printable", "style_cell"),
+    "page": ("embed", "fill_template", "list_provenance", "write_text"),
+}
+_MODULE_OF = {name: module for module, names in _DRAWING.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'suture.results' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"suture.results.{_MODULE_OF[name]}"), name)

@@ -67,8 +67,12 @@ def pair_sites(measured: Measured, correspond: Correspond = None) -> tuple[str, 
         expect(bool(found) or correspond is None, "sites of the same name in both networks", "none",
                'write correspond="order"')
         return how, found
-    last, most = len(targets) - 1, len(sources) - 1
-    return how, {j: round(j * most / last) for j in range(len(targets))} if last > 0 else {}
+    return how, match_depths(len(sources), len(targets)) if len(targets) > 1 else {}
+
+
+def match_depths(others: int, layers: int) -> dict[int, int]:
+    """Return for each of several layers (number) the one of the same relative depth among others."""
+    return {j: round(j * (others - 1) / max(1, layers - 1)) for j in range(layers)}
 
 
 def measure_correspondence(measured: Measured, measure: str, correspond: Correspond = None,

@@ -60,18 +60,30 @@ def render_pdf(figure: Figure) -> bytes:
 
 def list_files(measured: Measured) -> list[str]:
     """List the names of the files that `save_figures` writes."""
-    return [f"{_name_file(stem)}.{kind}" for stem in _plan_figures(measured) for kind in ("png", "pdf")]
+    return name_files(plan_figures(measured))
+
+
+def name_files(drawn: Mapping[str, Callable[[], Figure]]) -> list[str]:
+    """Name the files that `save_drawn` writes."""
+    return [f"{_name_file(stem)}.{kind}" for stem in drawn for kind in ("png", "pdf")]
 
 
 def save_figures(measured: Measured, folder: str | os.PathLike[str]) -> list[Path]:
-    """Save each measure, histograms of detector scores and an overview ``all``, as PNG and PDF.
+    """Save each measure, histograms of detector scores and an overview ``all``; see `save_drawn`.
 
-    PDF files embed fonts. PNG files have 200 dpi, the overview 110. Details (`is_detail`) are left out;
-    `Comparison.plot` draws them. Files of the same names are replaced, others kept. Return the paths, such as
-    ``dm.relative_accuracy.png`` and ``scores_mahalanobis.png``.
+    Details (`is_detail`) are left out; `Comparison.plot` draws them.
+    """
+    return save_drawn(plan_figures(measured), folder)
+
+
+def save_drawn(drawn: Mapping[str, Callable[[], Figure]], folder: str | os.PathLike[str]) -> list[Path]:
+    """Save figures as PNG and PDF, and return the paths, such as ``dm.relative_accuracy.png``.
+
+    PDF files embed fonts. PNG files have 200 dpi, the overview ``all`` 110. Files of the same names are
+    replaced, others kept.
     """
     paths = []
-    for stem, make in _plan_figures(measured).items():
+    for stem, make in drawn.items():
         figure = make()
         for kind, data in (("png", render_png(figure, 110 if stem == "all" else 200)),
                            ("pdf", render_pdf(figure))):
@@ -80,7 +92,7 @@ def save_figures(measured: Measured, folder: str | os.PathLike[str]) -> list[Pat
     return paths
 
 
-def _plan_figures(measured: Measured) -> dict[str, Callable[[], Figure]]:
+def plan_figures(measured: Measured) -> dict[str, Callable[[], Figure]]:
     """Return functions that draw each figure, by its name."""
     hatched = find_artefacts(measured)
     names = [name for name in measured.measures if not is_detail(name)]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -83,6 +84,32 @@ def describe_scale(entry: Measure) -> dict[str, str]:
             "more": f"{more:g}", "direction": entry.direction, "gradient": ", ".join(stops)}
 
 
+@dataclass(frozen=True, eq=False)
+class Heat:
+    """A matrix of one measure to draw.
+
+    Attributes:
+        matrix: values; rows are sources, columns targets; NaN where there is none.
+        measure: what they are.
+        starred, chance, lined: booleans of the cells that are marked, not above chance, and artefacts.
+    """
+
+    matrix: pd.DataFrame
+    measure: Measure
+    starred: NDArray[np.bool_]
+    chance: NDArray[np.bool_]
+    lined: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, measured: Measured, name: str, hatched: Mapping[str, pd.DataFrame]) -> Heat:
+        """Take one measure of a comparison, with the artefacts of its methods."""
+        matrix = measured.matrix(name)
+        artefacts = hatched.get(name.partition(".")[0])
+        lined = np.zeros(matrix.shape, bool) if artefacts is None else artefacts.to_numpy() & matrix.notna()
+        return cls(matrix, get_measure(name), measured.marks(name).to_numpy() != "",
+                   find_chance(measured, name), np.asarray(lined))
+
+
 def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, pd.DataFrame],
                  annotate: bool = True, titled: bool = False) -> None:
     """Draw one measure of a comparison; marked cells get a star, those at chance a °, missing ones are grey.
@@ -94,27 +121,35 @@ def draw_heatmap(measured: Measured, name: str, ax: Axes, hatched: Mapping[str, 
         annotate: write the values into the cells (at most 12 x 12 cells).
         titled: name the networks in a second line of the title.
     """
-    matrix, measure, starred = measured.matrix(name), get_measure(name), measured.marks(name).to_numpy() != ""
+    draw_matrix(Heat.of(measured, name, hatched), ax, annotate,
+                f"\n{format_networks(measured)}" if titled else "")
+
+
+def draw_matrix(heat: Heat, ax: Axes, annotate: bool = True, subtitle: str = "",
+                points: float | None = None) -> None:
+    """Draw a matrix of a measure as `draw_heatmap` does.
+
+    Args:
+        subtitle: put after the title.
+        points: size of the labels. Default: by their number.
+    """
+    matrix, measure = heat.matrix, heat.measure
     values, size = matrix.to_numpy(dtype=np.float64), max(matrix.shape)
-    chance = find_chance(measured, name)
-    artefacts = hatched.get(name.partition(".")[0])
-    lined = np.zeros(values.shape, bool) if artefacts is None else artefacts.to_numpy() & ~np.isnan(values)
     image = ax.imshow(np.ma.masked_invalid(values), cmap=choose_colormap(measure),
                       norm=Normalize(measure.low, measure.high), aspect="equal", interpolation="nearest")
+    if np.isnan(values).any():  # the image is transparent there, and shows what is behind it
+        ax.add_patch(Rectangle((-0.5, -0.5), *values.T.shape, facecolor="0.88", edgecolor="0.55",
+                               hatch="////", linewidth=0, zorder=-1, in_layout=False))
     for cell, value in np.ndenumerate(values):
-        if math.isnan(value):
-            ax.add_patch(Rectangle((cell[1] - 0.5, cell[0] - 0.5), 1, 1, facecolor="0.88", edgecolor="0.55",
-                                   hatch="////", linewidth=0, in_layout=False))
-        else:
+        if not math.isnan(value):
             _draw_cell(ax, cell, float(value), measure, size, annotate and size <= ANNOTATED_SITES,
-                       bool(starred[cell]), bool(lined[cell]))
-            if chance[cell]:
+                       bool(heat.starred[cell]), bool(heat.lined[cell]))
+            if heat.chance[cell]:
                 _draw_sign(ax, cell, pick_colours(float(value), measure)[1], size)
-    legends = (HATCH_LEGEND, lined), (CHANCE_LEGEND, chance)
-    _label_axes(matrix, ax, "; ".join(words for words, seen in legends if seen.any()))
-    title = make_printable(measure.label) + (f"\n{format_networks(measured)}" if titled else "")
+    legends = (HATCH_LEGEND, heat.lined), (CHANCE_LEGEND, heat.chance)
+    _label_axes(matrix, ax, "; ".join(words for words, seen in legends if seen.any()), points)
     # A dollar sign in a name would start a formula.
-    ax.set_title(title, fontsize=8.5, parse_math=False)
+    ax.set_title(make_printable(measure.label) + subtitle, fontsize=8.5, parse_math=False)
     _draw_colour_bar(image, values, measure, ax)
 
 
@@ -144,10 +179,10 @@ def _draw_sign(ax: Axes, cell: tuple[int, ...], ink: str, size: int) -> None:
             fontsize=min(7.5, 46 / size), in_layout=False)
 
 
-def _label_axes(matrix: pd.DataFrame, ax: Axes, legend: str) -> None:
+def _label_axes(matrix: pd.DataFrame, ax: Axes, legend: str, points: float | None) -> None:
     sources = [make_printable(str(name)) for name in matrix.index]
     targets = [make_printable(str(name)) for name in matrix.columns]
-    small = min(7.5, max(3.0, 90 / max(matrix.shape)))
+    small = points or min(7.5, max(3.0, 90 / max(matrix.shape)))
     long = max((len(t) for t in targets), default=0) > 4
     ax.set_xticks(range(len(targets)), targets, fontsize=small, parse_math=False, rotation=90 if long else 0)
     ax.set_yticks(range(len(sources)), sources, fontsize=small, parse_math=False)
@@ -192,32 +227,45 @@ def _build_heatmap(measured: Measured, entry: Measure, verdicts: CellVerdicts | 
         shown |= {"word": verdicts.words.to_numpy(), "why": verdicts.reasons.to_numpy()}
     shown |= {"nearest": _find_most_similar(shown["value"], entry),
               "chance": find_chance(measured, entry.name)}
-    rows = [{"site": source, "cells": [
-        _build_cell(entry, {what: of[i, j] for what, of in shown.items()}, f"{source} → {target}",
-                    measured.corresponds and source == target)
-        for j, target in enumerate(measured.targets)]} for i, source in enumerate(measured.sources)]
-    return {"scale": describe_scale(entry), "rows": rows, "columns": measured.targets,
-            "long": max((len(t) for t in measured.targets), default=0) > 4}
+    cells = [[_build_cell(entry, {what: of[i, j] for what, of in shown.items()}, f"{source} → {target}",
+                          measured.corresponds and source == target)
+              for j, target in enumerate(measured.targets)] for i, source in enumerate(measured.sources)]
+    return build_map(entry, measured.sources, measured.targets, cells)
+
+
+def build_map(entry: Measure, sources: Sequence[str], targets: Sequence[str],
+              cells: Sequence[Sequence[dict[str, Any]]], dense: bool = False) -> dict[str, Any]:
+    """Build a heat map of a page from its cells (`style_cell`); a dense one has small cells without text."""
+    rows = [{"site": source, "cells": row} for source, row in zip(sources, cells, strict=True)]
+    return {"scale": describe_scale(entry), "rows": rows, "columns": targets, "dense": dense,
+            "long": dense or max((len(t) for t in targets), default=0) > 4}
 
 
 def _build_cell(entry: Measure, shown: Mapping[str, Any], sites: str, own: bool) -> dict[str, Any]:
-    """Build a cell: its text, style, kind (classes of the page) and title."""
+    """Build a cell of a comparison."""
     value, artefact = float(shown["value"]), shown.get("word") == ARTEFACT
     verdict = [f"{shown['word']}: {shown['why']}"] if "word" in shown else []
     if math.isnan(value):
-        title = [sites, f"{entry.label} has no value: {shown['reason']}", *verdict]
-        return {"text": "", "style": "", "kind": "none own" if own else "none", "lined": False,
-                "title": "\n".join(title)}
-    ground, ink = pick_colours(value, entry)
-    kinds = {"own": own, "top": shown["nearest"], "artefact": artefact}
+        return style_cell(entry, value, [sites, f"{entry.label} has no value: {shown['reason']}", *verdict],
+                          {"own": own})
+    kinds = {"own": own, "top": bool(shown["nearest"]), "artefact": artefact}
     low, high, mark = float(shown["low"]), float(shown["high"]), str(shown["mark"])
     interval = "" if math.isnan(low) or math.isnan(high) else f" [{low:.6g}, {high:.6g}]"
     title = [sites, f"{entry.label} = {value:.6g}{interval}, n = {float(shown['n']):.0f}",
              *([f"* {mark}"] if mark else []), *([CHANCE_LEGEND] if shown["chance"] else []), *verdict]
-    signs = "*" * bool(mark) + CHANCE_SIGN * bool(shown["chance"])
-    return {"text": format_value(value) + signs, "style": f"background:{ground};color:{ink}",
-            "kind": " ".join(kind for kind, on in kinds.items() if on), "lined": artefact,
-            "title": "\n".join(title)}
+    return style_cell(entry, value, title, kinds, "*" * bool(mark) + CHANCE_SIGN * bool(shown["chance"]))
+
+
+def style_cell(entry: Measure, value: float, title: Sequence[str], kinds: Mapping[str, bool],
+               signs: str = "") -> dict[str, Any]:
+    """Build a cell of a page: its text, style, kind (classes of the page) and title."""
+    if math.isnan(value):
+        kinds, text, style = {"none": True, **kinds}, "", ""
+    else:
+        ground, ink = pick_colours(value, entry)
+        text, style = format_value(value) + signs, f"background:{ground};color:{ink}"
+    return {"text": text, "style": style, "kind": " ".join(kind for kind, on in kinds.items() if on),
+            "lined": kinds.get("artefact", False), "title": "\n".join(title)}
 
 
 def _find_most_similar(values: Floats, entry: Measure) -> NDArray[np.bool_]:

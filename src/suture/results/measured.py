@@ -80,6 +80,13 @@ class Measured:
                 for kind, names in (("source", self.sources), ("target", self.targets)))
         return {"place": i * len(self.targets) + j} | {what: self.table[what].to_numpy() for what in _ABSENT}
 
+    @cached_property
+    def _labels(self) -> tuple[pd.Index[str], pd.Index[str]]:
+        """Names of the sites as the axes of a matrix."""
+        import pandas as pd
+
+        return pd.Index(self.sources, name="source"), pd.Index(self.targets, name="target")
+
     @checked
     def matrix(self, measure: str, what: str = "value") -> pd.DataFrame:
         """Return one measure as a matrix; rows are source sites, columns target sites.
@@ -164,8 +171,9 @@ def label_cells(measured: Measured, cells: npt.NDArray[Any]) -> pd.DataFrame:
     """Label an array (sources, targets) with the names of the sites."""
     import pandas as pd
 
-    return pd.DataFrame(cells, index=pd.Index(measured.sources, name="source"),
-                        columns=pd.Index(measured.targets, name="target"))
+    # Copies share the names of the sites; who renames the axis of one matrix does not rename the others'.
+    rows, columns = (names.copy() for names in measured._labels)
+    return pd.DataFrame(cells, index=rows, columns=columns)
 
 
 def _tidy_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -173,36 +181,42 @@ def _tidy_table(table: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     expect(list(table.columns) == COLUMNS, f"the columns {COLUMNS}", str(list(table.columns)))
-    columns: dict[str, pd.Series[Any]] = {}
-    for name, column in table.reset_index(drop=True).items():
+    columns: dict[str, Any] = {}
+    for name in COLUMNS:
         if name not in _NUMERIC:
-            expect(all(isinstance(cell, str) for cell in column), f"strings in the column {name!r}")
-            columns[str(name)] = column.astype("str")
+            texts = table[name].tolist()
+            expect(all(isinstance(cell, str) for cell in texts), f"strings in the column {name!r}")
+            columns[name] = pd.array(texts, dtype="str")
             continue
         try:
-            numbers = column.astype(np.float64)
+            numbers = table[name].to_numpy().astype(np.float64)
         except (TypeError, ValueError) as error:
             raise SutureError(f"expected numbers in the column {name!r}: {error}") from error
         whole = name == "n" and np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
-        columns[str(name)] = numbers.astype(np.int64) if whole else numbers
+        columns[name] = numbers.astype(np.int64) if whole else numbers
     return pd.DataFrame(columns)
 
 
 def _check_cells(table: pd.DataFrame, sources: tuple[str, ...], targets: tuple[str, ...]) -> None:
     """Check that every row has a known cell and measure, occurs once, and has a value or a reason."""
+    # Lists, because a column of texts costs more to look at in pandas, and there are a few hundred rows.
+    cells = {name: table[name].tolist() for name in ("source", "target", "measure")}
     for column, names in (("source", sources), ("target", targets)):
-        strange = set(table[column]) - set(names)
+        strange = set(cells[column]) - set(names)
         if strange:
             raise make_unknown_error(f"{column} in the table", min(strange), names)
-    for name in table["measure"].unique():
+    for name in dict.fromkeys(cells["measure"]):
         get_measure(name)
-    keys = table[["source", "target", "measure"]]
-    missing, explained = table["value"].isna(), table["reason"] != ""
-    for rows, wanted in ((keys.duplicated(), "one row per cell and measure"),
+    keys = list(zip(*cells.values(), strict=True))
+    missing = np.isnan(table["value"].to_numpy())
+    explained = np.array([reason != "" for reason in table["reason"].tolist()], bool)
+    first = {key: row for row, key in reversed(list(enumerate(keys)))}
+    repeated = np.array([first[key] != row for row, key in enumerate(keys)], bool)
+    for rows, wanted in ((repeated, "one row per cell and measure"),
                          (missing & ~explained, "a reason for every missing value"),
                          (~missing & explained, "no reason where there is a value")):
         if rows.any():
-            source, target, measure = keys[rows].iloc[0]
+            source, target, measure = keys[int(rows.argmax())]
             raise SutureError(f"expected {wanted}, which {measure!r} of {source!r} into {target!r} breaks")
 
 
@@ -242,7 +256,8 @@ def format_people_csv(table: pd.DataFrame) -> bytes:
     """
     texts = [name for name in table.columns if name not in _NUMERIC]
     return format_csv(table.assign(**{
-        name: [f"'{cell}" if cell.startswith(_FORMULA_SIGNS) else cell for cell in table[name]]
+        name: [f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA_SIGNS) else cell
+               for cell in table[name]]
         for name in texts})).encode(errors="replace")
 
 

@@ -7,8 +7,8 @@ import json
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from importlib import resources
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,30 +40,47 @@ _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test"
 
 
 def write_page(comparisons: Sequence[Measured], path: str | os.PathLike[str]) -> Path:
-    """Write the page in one step, so that a reader sees the old or the new one whole; return its path."""
+    """Write the page of comparisons; see `write_text`."""
+    return write_text(render_page(comparisons), path)
+
+
+def write_text(text: str, path: str | os.PathLike[str]) -> Path:
+    """Write a page in one step, so that a reader sees the old or the new one whole; return its path."""
     page = Path(path)
     expect(not page.is_dir(), "a file name for the report", f"the folder {str(page)!r}",
            f"write {str(page / 'report.html')!r}")
     # A network's name may come from a file name with a lone surrogate, which UTF-8 cannot encode.
-    replace_file(page, render_page(comparisons).encode("utf-8", errors="replace"))
+    replace_file(page, text.encode("utf-8", errors="replace"))
     return page
 
 
 def render_page(comparisons: Sequence[Measured]) -> str:
     """Render the page of at least one comparison as text, in the given order."""
-    from jinja2 import Environment, StrictUndefined
-
     expect(len(comparisons) > 0, "at least one comparison to report", "none")
-    # Names of sites and networks come from users, so everything is escaped.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True, finalize=_escape_lines)
-    text = resources.files("suture.results").joinpath("template.html").read_text(encoding="utf-8")
     present = sort_measures(name for c in comparisons for name in c.measures)
     pairs = [f"{c.source} → {c.target}" for c in comparisons]
-    return environment.from_string(text).render(
-        title=f"How similar? {pairs[0]}" + (f" and {len(pairs) - 1} more" if pairs[1:] else ""),
-        comparisons=[_describe_comparison(c, i) for i, c in enumerate(comparisons)],
-        legend=[describe_scale(get_measure(name)) for name in present])
+    return fill_template("comparisons.html", present, {
+        "title": f"How similar? {pairs[0]}" + (f" and {len(pairs) - 1} more" if pairs[1:] else ""),
+        "comparisons": [_describe_comparison(c, i) for i, c in enumerate(comparisons)]})
+
+
+def fill_template(template: str | Traversable, measures: Iterable[str], values: Mapping[str, Any]) -> str:
+    """Fill a template that extends ``base.html``, the frame of all pages: style, legend, citation.
+
+    Args:
+        template: a file of the folder ``templates``, or one of another room.
+        measures: what the legend explains.
+        values: names in the template, and ``title``.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Names of sites and networks come from users, so everything is escaped.
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                              lstrip_blocks=True, finalize=_escape_lines,
+                              loader=PackageLoader("suture.results"))
+    found = (environment.get_template(template) if isinstance(template, str)
+             else environment.from_string(template.read_text(encoding="utf-8")))
+    return found.render(legend=[describe_scale(get_measure(name)) for name in measures], **values)
 
 
 def _escape_lines(value: Any) -> Any:
@@ -86,8 +103,8 @@ def _describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
         "scores": _draw_scores(measured), "notes": [str(note) for note in measured.meta.get("notes", [])],
         "groups": group_heatmaps(measured, found.methods), "missing": _list_missing(measured),
         "marked": list_marked(measured), "curve": build_loss_curve(measured),
-        "provenance": _list_provenance(measured.meta),
-        "csv": _embed("text/csv;charset=utf-8", data),
+        "provenance": list_provenance(measured.meta),
+        "csv": embed("text/csv;charset=utf-8", data),
         "csv_name": f"{clean_file_name(measured.source)}-to-{clean_file_name(measured.target)}.csv",
         "corresponds": measured.corresponds, "same_network": measured.same_network,
     }
@@ -99,10 +116,11 @@ def _draw_scores(measured: Measured) -> dict[str, str] | None:
     if detector is None:
         return None
     image = figures.render_png(figures.draw_histograms(measured, detector), 120)
-    return {"detector": detector, "image": _embed("image/png", image)}
+    return {"detector": detector, "image": embed("image/png", image)}
 
 
-def _embed(kind: str, data: bytes) -> str:
+def embed(kind: str, data: bytes) -> str:
+    """Return data as an address within the page."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -124,7 +142,8 @@ def _list_facts(measured: Measured) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _list_provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+def list_provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List how a comparison was made: settings, seed, device, versions and command."""
     rows = dict(meta.get("settings") or {})
     rows |= {key: value for key, value in meta.items() if key not in _SHOWN_ELSEWHERE}
     rows |= {key: meta[key] for key in ("seed", "device", "created", "stages") if meta.get(key) is not None}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from typing_extensions import Doc
 
@@ -20,6 +21,9 @@ from suture._base import (
     summarise_error,
 )
 from suture.results.measured import Measured
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAKER = "suture"
 """Name that pages and figures carry as the program that made them, by which suture knows its own."""
@@ -54,23 +58,40 @@ def write_report(comparisons: Sequence[Measured], path: FilePath,
         SutureError: there is no comparison, the page or figures cannot be written, or a file with the name of
             a figure is not suture's. Then nothing is written.
     """
-    page = Path(path)
     require_matplotlib("a report")
-    from suture.results import figures
+    from suture.results.figures import plan_figures
     from suture.results.page import write_page
 
+    drawn = {}
+    if (options or ReportOptions()).figures:
+        drawn = {name: plan_figures(measured) for name, measured in _name_folders(comparisons).items()}
+    return write_with_figures(Path(path), partial(write_page, comparisons), drawn)
+
+
+def write_with_figures(page: Path, write: Callable[[Path], Path],
+                       drawn: Mapping[str, Mapping[str, Callable[[], Figure]]]) -> Path:
+    """Write a page, and figures into a folder beside it.
+
+    Args:
+        write: writes the page.
+        drawn: functions that draw the figures, by folder within that folder ("" for itself) and name.
+
+    Raises:
+        SutureError: as for `write_report`.
+    """
+    from suture.results import figures
+
     folder = name_figures_folder(page)
-    drawn = _name_folders(comparisons) if (options or ReportOptions()).figures else {}
     places = [folder / name for name in drawn]
     expect(all(p.is_dir() for p in {folder, *places} if drawn and os.path.lexists(p)),
            f"a folder for figures at {str(folder)!r}", "a file", "choose another name for the page")
-    _refuse_foreign(folder / name / file for name, c in drawn.items() for file in figures.list_files(c))
-    written = write_page(comparisons, page)
+    _refuse_foreign(folder / name / file for name, made in drawn.items() for file in figures.name_files(made))
+    written = write(page)
     if drawn:
         with report_errors(f"cannot remove the earlier figures in {str(folder)!r}"):
             _remove_figures(folder)
-    for name, measured in drawn.items():
-        figures.save_figures(measured, folder / name)
+    for name, made in drawn.items():
+        figures.save_drawn(made, folder / name)
     return written
 
 

@@ -127,8 +127,8 @@ def _judge_representations(found: CellEvidence) -> tuple[str, str]:
     low, high = find_ends(found.distance)
     shown, below, above = (format_near(x, EDGE) for x in (found.distance.value, low, high))
     if low > EDGE:
-        return ARTEFACT, (f"but its representations lie {shown} times as far from native ones as natural "
-                          f"inputs reach (95 % interval {below} to {above})")
+        return ARTEFACT, (f"but its representations lie beyond what natural inputs reach (natural distance "
+                          f"{shown}, 95 % interval {below} to {above})")
     if high <= EDGE:
         return _judge_information(found, f"within what natural inputs reach (natural distance {shown})")
     word, reason = _judge_information(found, "not clearly beyond what natural inputs reach (natural distance "

@@ -1,8 +1,11 @@
 """Studies of many networks, and of the measures themselves: controls with known answers."""
 
 from suture.studies import controls as controls
+from suture.studies.following.finished_pair import FinishedPair as FinishedPair
+from suture.studies.following.mlflow import MLflow as MLflow
+from suture.studies.following.wandb import WandB as WandB
 from suture.studies.network_study.call import study as study
-from suture.studies.network_study.report import choose_measure as choose_measure
+from suture.studies.network_study.report import StudyReportOptions as StudyReportOptions
 from suture.studies.network_study.report import describe_study as describe_study
 from suture.studies.network_study.report import write_study_report as write_study_report
 from suture.studies.network_study.result import Study as Study

@@ -2,7 +2,10 @@
 
 from suture.zoo.image_sets import ImageSet as ImageSet
 from suture.zoo.image_sets import digits as digits
+from suture.zoo.kept_training import EpochNotKeptError as EpochNotKeptError
+from suture.zoo.kept_training import list_epochs as list_epochs
 from suture.zoo.kept_training import make_training_key as make_training_key
+from suture.zoo.kept_training import name_epoch as name_epoch
 from suture.zoo.kept_training import train_and_save as train_and_save
 from suture.zoo.registry import DIGITS_RECIPE as DIGITS_RECIPE
 from suture.zoo.registry import RECIPES as RECIPES

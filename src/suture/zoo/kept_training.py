@@ -33,6 +33,11 @@ from suture.zoo.registry import Report, train_network
 from suture.zoo.trained_networks import load_trained
 from suture.zoo.weights import read_metadata, save_weights
 
+
+class EpochNotKeptError(SutureError):
+    """A training has an epoch behind it that was to be kept and was not."""
+
+
 _WORDS = {"suture": "version of suture", "torch": "version of torch", "data": "data set"}
 _RESTART = "write restart=True (--restart) to train it anew"
 
@@ -64,8 +69,8 @@ def train_and_save(name: str, path: FilePath, seed: Seed, recipe: Recipe, data: 
             are files of another training.
     """
     path = check_file(path, ".safetensors")
-    late = next((k for k in keep if k > recipe.epochs), None)
-    expect(late is None, f"epochs to keep from 0 to {recipe.epochs}", late, "write a larger epochs=")
+    odd = next((k for k in keep if not 0 <= k <= recipe.epochs), None)
+    expect(odd is None, f"epochs to keep from 0 to {recipe.epochs}", odd, "write a larger epochs=")
     key = make_training_key(name, seed, recipe, data[0])
     files = _Files(path, {k: v if isinstance(v, str) else json.dumps(v) for k, v in key.items()},
                    {"classes": str(data[0].classes), "channels": str(data[0].inputs.shape[1]),
@@ -117,7 +122,7 @@ class _Files:
         """Save the weights after an epoch, if it is kept."""
         epoch = len(history.losses)
         if epoch in self.keep:
-            self.save(self._find_epoch(epoch), network, history,
+            self.save(name_epoch(self.path, epoch), network, history,
                       compute_accuracy(network, self.test.inputs, self.test.labels))
 
     def find_finished(self) -> bool:
@@ -126,7 +131,7 @@ class _Files:
         Raises:
             SutureError: files of another training, or an epoch is missing.
         """
-        for path in (self.path, *self._list_epochs()):
+        for path in (self.path, *list_epochs(self.path).values()):
             if path.exists():
                 self._check_key(path)
         if not self.path.exists():
@@ -153,7 +158,7 @@ class _Files:
                                fingerprint_network(network))
 
     def remove_epochs(self) -> None:
-        for path in self._list_epochs():
+        for path in list_epochs(self.path).values():
             path.unlink()
 
     def _check_key(self, path: Path) -> None:
@@ -166,17 +171,22 @@ class _Files:
 
     def _check_epochs(self, epochs: Collection[int]) -> None:
         """Check that epochs which this training has behind it were kept."""
-        missing = next((k for k in epochs if not self._find_epoch(k).exists()), None)
+        missing = next((k for k in epochs if not name_epoch(self.path, k).exists()), None)
         if missing is not None:
-            raise SutureError(f"{str(self.path)!r} is trained further, and epoch {missing} was not kept; "
-                              f"leave it out of keep, or {_RESTART}")
+            raise EpochNotKeptError(f"{str(self.path)!r} is trained further, and epoch {missing} was not "
+                                    f"kept; leave it out of keep, or {_RESTART}")
 
-    def _find_epoch(self, epoch: int) -> Path:
-        return self.path.with_name(f"{self.path.stem}-epoch{epoch}.safetensors")
 
-    def _list_epochs(self) -> list[Path]:
-        name = re.compile(re.escape(self.path.stem) + r"-epoch\d+\.safetensors")
-        return [p for p in sorted(self.path.parent.iterdir()) if name.fullmatch(p.name)]
+def name_epoch(path: Path, epoch: int) -> Path:
+    """Return the file of an epoch that is kept, beside that of the last one."""
+    return path.with_name(f"{path.stem}-epoch{epoch}{path.suffix}")
+
+
+def list_epochs(path: Path) -> dict[int, Path]:
+    """Return the files of epochs that were kept beside that of the last one."""
+    name = re.compile(re.escape(path.stem) + r"-epoch(\d+)\.safetensors")
+    found = {int(named[1]): p for p in path.parent.iterdir() if (named := name.fullmatch(p.name))}
+    return dict(sorted(found.items()))
 
 
 def make_training_key(name: str, seed: int, recipe: Recipe, data: ImageSet) -> dict[str, Any]:

@@ -193,36 +193,59 @@ class ExampleRows:
     @cached_property
     def means(self) -> _Means | None:
         """Class means of every key of `rows` and every target site; None if no class has enough examples."""
-        sums: dict[_Key | int, dict[int, Tensor]] = {}
-        counts: dict[int, int] = {}
-        for batch in self._fit_batches:
-            for _, (of, classes) in self.setup.pieces.map(batch, self.setup.settings.torch_device,
-                                                          self._run_both):
-                for c in torch.unique(classes).tolist():
-                    mine = classes == c
-                    counts[c] = counts.get(c, 0) + int(mine.sum())
-                    for key, rows in of.items():
-                        before = sums.setdefault(key, {}).get(c)
-                        added = rows[mine.to(rows.device)].double().sum(0)
-                        sums[key][c] = added if before is None else before + added
-        kept = sorted(c for c, count in counts.items() if count >= FEWEST_OF_CLASS)
-        places = find_class_places(self._classes[0], torch.tensor(kept))
+        device = self.setup.settings.torch_device
+        parts = [part for batch in self._fit_batches
+                 for _, part in self.setup.pieces.map(batch, device, self._average_classes)]
+        grouping = _Grouping(*(torch.cat([getattr(of, name) for _, of in parts])
+                               for name in ("classes", "counts")))
+        known = grouping.total >= FEWEST_OF_CLASS
+        places = find_class_places(self._classes[0], grouping.known[known])
         if not bool((places >= 0).any()):
             return None
-        return _Means({key: torch.stack([of[c] / counts[c] for c in kept]).float()
-                       for key, of in sums.items()}, places)
+        return _Means({key: grouping.average(torch.cat([rows[key] for rows, _ in parts]))[known]
+                       for key in parts[0][0]}, places)
 
     @disable_gradients()
-    def _run_both(self, piece: Batch) -> tuple[dict[_Key | int, Tensor], Tensor]:
+    def _average_classes(self, piece: Batch) -> tuple[dict[_Key | int, Tensor], _Grouping]:
+        """Return the class means (K, L, width) of a piece for every key, and its classes."""
         setup = self.setup
         done, theirs = setup.target.run_full(piece.target), setup.target.find_masks(piece.target)
         natives = setup.target.pick_representations(done)
         outcome = measure_outcome(setup.task, done.output, setup.target.view_output(piece.target),
                                   piece.labels if self.classes_from != "predictions" else None)
-        xs = natives if setup.source is setup.target else setup.source.front(piece.source)
-        found: dict[_Key | int, Tensor] = {j: pick_rows(x, shape, theirs, MOST_ROWS) for j, (x, shape) in
-                                           enumerate(zip(natives, setup.target.shapes, strict=True))}
-        return found | self._align(xs, setup.source.find_masks(piece.source), theirs), _get_classes(outcome)
+        same = setup.source is setup.target
+        xs = natives if same else setup.source.front(piece.source)
+        mine, of = setup.source.find_masks(piece.source), _Grouping(_get_classes(outcome))
+        # Rows are linear in representations where all examples have the same positions.
+        first = mine is None and theirs is None and not any(
+            shape.varies for shape in (*setup.source.shapes, *setup.target.shapes))
+        if first:
+            natives = [of.average(x) for x in natives]
+            xs = natives if same else [of.average(x) for x in xs]
+        rows = {j: pick_rows(x, shape, theirs, MOST_ROWS)
+                for j, (x, shape) in enumerate(zip(natives, setup.target.shapes, strict=True))}
+        found = rows | self._align(xs, mine, theirs)
+        return (found if first else {key: of.average(x) for key, x in found.items()}), of.reduce()
+
+
+class _Grouping:
+    """Rows of n groups of examples: the class of each (n,), and its number of examples, 1 by default."""
+
+    def __init__(self, classes: Tensor, counts: Tensor | None = None) -> None:
+        self.classes, self.counts = classes, torch.ones_like(classes) if counts is None else counts
+        self.known, self._places = torch.unique(classes, return_inverse=True)
+        self.total = torch.zeros_like(self.known).index_add_(0, self._places, self.counts)
+
+    def average(self, rows: Tensor) -> Tensor:
+        """Return the mean (K, ...) over the examples of each of the K known classes."""
+        shape, device = (-1, *[1] * (rows.ndim - 1)), rows.device
+        sums = rows.new_zeros(len(self.known), *rows.shape[1:], dtype=torch.float64)
+        sums.index_add_(0, self._places.to(device), rows.double() * self.counts.to(device).reshape(shape))
+        return (sums / self.total.to(device).reshape(shape)).float()
+
+    def reduce(self) -> _Grouping:
+        """Return the grouping of the class means."""
+        return _Grouping(self.known, self.total)
 
 
 def _get_classes(outcome: Outcome) -> Tensor:

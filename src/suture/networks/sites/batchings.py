@@ -94,7 +94,7 @@ class Batchings:
             root = record(self._network, inputs, visit)
         self._traced = {c.id: c for c in (root, *walk(root))}
         for other in self._traced.values():
-            changed |= self._find_changed(other, rows)
+            changed |= self._find_changed(other, rows, early=False)
         self._dependent = changed
 
     def find_evidence(self, call: CallId, pick: Callable[[Any], Tensor | None]) -> Evidence:
@@ -109,22 +109,25 @@ class Batchings:
                keeps=False)
         return found
 
-    def _find_changed(self, other: Call, rows: Sequence[int], *, early: bool = False) -> dict[int, Call]:
+    def _find_changed(self, other: Call, rows: Sequence[int], *, early: bool) -> dict[int, Call]:
         """Find the tensors of a recorded call that differ from those of another pass, for the same examples.
 
         Args:
             other: the same call in a pass whose examples are those at `rows`.
-            early: the call has just ended. Tensors that the recorded pass overwrote later are left out.
+            early: the call has just ended. Tensors that the recorded pass overwrote later are left out; they
+                are all that is looked at otherwise.
         """
         call = self._known.get(other.id)
         found: dict[int, Call] = {}
         if call is None:
             return found
-        tensors = zip(extract_tensors(call.output), extract_tensors(other.output), call.axes, call.versions,
-                      strict=False)
-        for t, o, axis, version in tensors:
-            fresh = not early or count_changes(t) == version
-            if axis in (None, MIXED) or not fresh or not t.is_floating_point():
+        tensors = zip(extract_tensors(call.output), extract_tensors(other.output), call.axes,
+                      zip(call.versions, other.versions, strict=False), strict=False)
+        for t, o, axis, versions in tensors:
+            fresh = count_changes(t) == versions[0]
+            # Changes in place of a tensor made in `inference_mode` are not counted.
+            again = not fresh or count_changes(o) != versions[1] or o.is_inference()
+            if axis in (None, MIXED) or not (fresh if early else again) or not t.is_floating_point():
                 continue
             change = _measure_change(t, o, axis, self._few, rows)
             if change > 1:
@@ -200,7 +203,7 @@ def _measure_change(t: Tensor, other: Tensor, axis: int, size: int, rows: Sequen
     parts = _split_examples(t, axis, size), _split_examples(other, axis, len(rows))
     picked = [p.index_select(axis, torch.tensor(k, device=p.device))
               for p, k in zip(parts, zip(*pairs, strict=True), strict=True)]
-    if picked[0].shape != picked[1].shape:
+    if picked[0].shape != picked[1].shape or torch.equal(*picked):
         return 0.0
     one, two = map(to_double, picked)
     # A norm rather than a maximum, because where a network rounds, a few values may fall to the other side.

@@ -8,18 +8,21 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from suture._base import Progress, get_free_bytes, get_time, listen_to_signals, takes
+from suture._base import Progress, SutureError, get_free_bytes, get_time, listen_to_signals, takes
 from suture.compare import Settings, collect_versions
 from suture.results import Comparison
+from suture.studies.following.event_log import log_event, log_pair
+from suture.studies.following.finished_pair import Callbacks, FinishedPair
+from suture.studies.network_study.manifest import KeptComparisons, list_broken
 from suture.studies.network_study.options import StudyOptions
-from suture.studies.network_study.result import KeptComparisons, Study, list_broken
+from suture.studies.network_study.result import Study
 from suture.studies.population.members import Member, list_members
 from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.running.engine_choice import find_engine
 from suture.studies.running.engines import Outcome, run_all
 from suture.studies.running.keys import TaskList, list_tasks
 from suture.studies.running.store import StudyStore
-from suture.studies.running.tasks import PairTask, Work
+from suture.studies.running.tasks import Work
 
 _GIVEN = [f.name for f in fields(Settings) if f.name not in ("names", "progress")]
 
@@ -58,19 +61,30 @@ def run_study(given: StudyOptions) -> Study:
     if listed.shares:
         work.memory = min(given.memory_bytes, (get_free_bytes(given.torch_device) or given.memory_bytes) // 2)
     made, failures = dict[PairName, Comparison](), dict(list_broken(about))
-    done, total = 0, len(listed.tasks)
+    done, total, callbacks = 0, len(listed.tasks), Callbacks(given.callbacks)
+    log_event(f"study of {len(work.members)} networks, {total} pairs, {len(listed.failed)} networks failed")
     try:
-        with closing(run_all(engine, work, store, listed.tasks, given.progress)) as outcomes:
+        with (callbacks.open(),
+              closing(run_all(engine, work, store, listed.tasks, given.progress)) as outcomes):
             for done, outcome in enumerate(outcomes, 1):
-                _take(outcome, store, made, failures, given)
+                _take(outcome, made, failures)
+                finished = _finish(outcome, work, store, total - done, total)
+                log_pair(finished)
+                callbacks.tell(finished)
                 _report(given.progress, done, total)
     except KeyboardInterrupt as error:
         error.args = (_explain(done, total, given.folder),)
+        log_event(error.args[0])
         raise
+    log_event(f"finished: {total - len(failures.keys() & {t.pair for t in listed.tasks})} of {total} pairs "
+              "compared")
     kept: Mapping[PairName, Comparison] = {t.pair: made[t.pair] for t in listed.tasks if t.pair in made}
     if store is not None:
         kept = KeptComparisons({t.pair: store.get_place(t) for t in listed.tasks if t.pair not in failures})
-    return Study.make(about, kept, failures)
+    if not kept:
+        pair, reason = next(iter(failures.items()))
+        raise SutureError(f"no pair could be compared; {' into '.join(pair)}: {reason}")
+    return Study.make({**about, "notes": [*listed.notes, *callbacks.notes]}, kept, failures)
 
 
 def _explain(done: int, total: int, folder: Any) -> str:
@@ -88,22 +102,29 @@ def arrange(given: StudyOptions) -> tuple[Work, tuple[PairName, ...]]:
     return Work(members, given.data, given.test, {name: getattr(given, name) for name in _GIVEN}), pairs
 
 
-def _take(outcome: Outcome, store: StudyStore | None, made: dict[PairName, Comparison],
-          failures: dict[PairName, str], given: StudyOptions) -> None:
+def _take(outcome: Outcome, made: dict[PairName, Comparison], failures: dict[PairName, str]) -> None:
     record = outcome.record
     assert record is not None  # run_all waits for the tasks of other processes
     if record.reason:
         failures[record.pair] = record.reason
-        return
-    if outcome.made is not None:
+    elif outcome.made is not None:
         made[record.pair] = outcome.made
-    if given.on_result is not None:
-        given.on_result(outcome.made or _load(store, outcome.task))
 
 
-def _load(store: StudyStore | None, task: PairTask) -> Comparison:
-    assert store is not None  # as the outcome holds no comparison
-    return store.load(task)
+def _finish(outcome: Outcome, work: Work, store: StudyStore | None, left: int, total: int) -> FinishedPair:
+    """Return what callbacks and the log get of an outcome."""
+    record = outcome.record
+    assert record is not None
+
+    def load() -> Comparison:
+        if outcome.made is not None:
+            return outcome.made
+        assert store is not None  # as the outcome holds no comparison
+        return store.load(outcome.task)
+
+    a, b = record.pair
+    return FinishedPair(a, b, (work.members[a].about, work.members[b].about), record.key, record.seconds,
+                        record.reason, outcome.taken_over, left, total, load)
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,24 +10,22 @@ import numpy as np
 import torch
 
 from suture._base import SutureError
-from suture.numbers import MEASURES, METRIC_FORMS, Floats, eigh, get_measure
+from suture.numbers import MEASURES, Floats, eigh, get_measure
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-def to_distance(measure: str) -> Callable[[float], float]:
-    """Return the function that makes values of a measure a metric.
+def check_metric(measure: str) -> None:
+    """Check that a function is known which makes values of a measure a metric.
 
     Raises:
-        SutureError: no such function is known.
+        SutureError: there is none.
     """
-    form = get_measure(measure).metric
-    if not form:
+    if not get_measure(measure).metric:
         known = ", ".join(name for name, entry in MEASURES.items() if entry.metric)
         raise SutureError(f"{measure} is no metric, so distances of networks by it say nothing; choose "
                           f"{known}")
-    return METRIC_FORMS[form]
 
 
 def check_distances(distances: pd.DataFrame) -> Floats:
@@ -42,6 +39,17 @@ def check_distances(distances: pd.DataFrame) -> Floats:
         raise SutureError(f"expected a distance of every pair of networks, got none of {names[i]} and "
                           f"{names[j]}; write pairs='all', or leave networks out")
     return np.asarray((found + found.T) / 2)
+
+
+def keep_complete(distances: pd.DataFrame) -> pd.DataFrame:
+    """Return the distances of networks of which none is missing; who lacks most is left out first."""
+    found = distances.copy()
+    while True:
+        missing = found.isna().to_numpy() & ~np.eye(len(found), dtype=bool)
+        if not missing.any():
+            return found
+        worst = found.index[int(np.argmax(missing.sum(0) + missing.sum(1)))]
+        found = found.drop(index=worst, columns=worst)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +107,8 @@ def link_networks(distances: pd.DataFrame) -> Floats:
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
+    if len(distances) < 2:
+        raise SutureError(f"expected at least 2 networks for a tree, got {len(distances)}")
     found: Floats = linkage(squareform(check_distances(distances), checks=False), "average",
                             optimal_ordering=True)
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
@@ -10,8 +11,8 @@ import numpy as np
 
 from suture._base import SutureError, make_unknown_error
 from suture.indices import INDICES
-from suture.numbers import Floats, get_base_name, get_measure
-from suture.results import Comparison, pair_sites
+from suture.numbers import METRIC_FORMS, Bools, Floats, get_base_name, get_measure
+from suture.results import Comparison, match_depths, pair_sites
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,21 +20,53 @@ if TYPE_CHECKING:
 Reduce = Literal["diagonal", "best", "transport"]
 
 
-def reduce_layers(made: Comparison, measure: str, reduce: str, order: bool = False,
-                  change: Callable[[float], float] | None = None) -> tuple[float, bool]:
-    """Return one number for all cells of a comparison, and whether it is that of the other direction too.
+@dataclass(frozen=True)
+class Reduced:
+    """One number for all cells of a comparison.
 
-    Missing and marked cells are left out; NaN if none remains. Values are put through `change` before.
+    Attributes:
+        value: NaN if no cell remains.
+        distance: the same of the distances of the cells, for measures that are metrics; else NaN.
+        symmetric: True if both are those of the other direction too.
+        cells, left_out: numbers of cells that it rests on, and that are missing or marked in their place.
+        why: reason or mark of the first that is left out.
     """
+
+    value: float
+    distance: float
+    symmetric: bool
+    cells: int
+    left_out: int
+    why: str
+
+
+def reduce_layers(made: Comparison, measure: str, reduce: str, order: bool = False) -> Reduced:
+    """Make one number of all cells of a comparison, without those that are missing or marked."""
     if reduce not in _WEIGHTS:
         raise make_unknown_error("way to reduce cells", reduce, _WEIGHTS)
     values, similar = read_cells(made, measure)
-    weights = _WEIGHTS[reduce](made, similar, order) * ~np.isnan(values)
-    total = float(weights.sum())
-    values = values if change is None else np.vectorize(change, otypes=[float])(values)
+    weights, known = _WEIGHTS[reduce](made, similar, order), ~np.isnan(values)
+    # Only corresponding layers are chosen without a look at the values.
+    lost = ~known & ((weights > 0) if reduce == "diagonal" else True)
+    form = METRIC_FORMS.get(get_measure(measure).metric)
+    distances = np.array([[np.nan if form is None or np.isnan(v) else form(v) for v in row]
+                          for row in values])
     entry = INDICES.get(get_base_name(measure))
-    symmetric = bool(entry is not None and entry.symmetric)
-    return (float((weights * np.nan_to_num(values)).sum()) / total if total else np.nan), symmetric
+    return Reduced(_average(values, weights * known), _average(distances, weights * known),
+                   bool(entry is not None and entry.symmetric), int((weights * known > 0).sum()),
+                   int(lost.sum()), _find_cause(made, measure, lost))
+
+
+def _average(values: Floats, weights: Floats) -> float:
+    total = float(weights.sum())
+    return float((weights * np.where(weights > 0, values, 0)).sum()) / total if total else np.nan
+
+
+def _find_cause(made: Comparison, measure: str, lost: Bools) -> str:
+    if not lost.any():
+        return ""
+    first = tuple(np.argwhere(lost)[0])
+    return str(made.matrix(measure, "reason").iloc[first] or made.marks(measure).iloc[first])
 
 
 def read_cells(made: Comparison, measure: str) -> tuple[Floats, Floats]:
@@ -63,8 +96,20 @@ def match_layers(made: Comparison, measure: str, order: bool = False) -> pd.Data
 
 
 def _weigh_diagonal(made: Comparison, similar: Floats, order: bool) -> Floats:
+    """Weigh corresponding layers equally, the same in both directions.
+
+    In order of depth each layer of the deeper network has a partner, so that none is left out.
+    """
     weights = np.zeros(similar.shape)
-    for j, i in pair_sites(made)[1].items():
+    how, pairs = pair_sites(made)
+    s, t = similar.shape
+    if how == "name":
+        cells = list(pairs.items())
+    elif t >= s:
+        cells = list(match_depths(s, t).items())
+    else:
+        cells = [(j, i) for i, j in match_depths(t, s).items()]
+    for j, i in cells:
         weights[i, j] = 1.0
     return weights
 

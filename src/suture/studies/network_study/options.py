@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, InstanceOf, SkipValidation
+from pydantic import SkipValidation
 from typing_extensions import Doc
 
-from suture._base import FilePath, SutureError, expect, name_callback, options
+from suture._base import FilePath, SutureError, expect, options
 from suture.compare import Settings
-from suture.results import Comparison
+from suture.studies.following.finished_pair import Callback
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
@@ -50,13 +50,13 @@ class StudyOptions(Settings):
         "Engine that runs the pairs: serial, processes:N (worker processes of this machine), ray or "
         "ray:ADDRESS (a cluster), or a `suture.studies.Ray` with CPUs and GPUs for each pair. All but serial "
         "need a folder, which all workers see.")] = "serial"
+    on_result: Annotated[Any, SkipValidation, Doc(
+        "Function, or list of functions, called with a `suture.studies.FinishedPair` of each pair that is "
+        "compared or fails, such as `suture.studies.MLflow()`. Its errors do not end the study.")] = None
     pass_memory: Annotated[str, Doc(
         "Memory for passes over the data that pairs share, such as 500MB: pairs are taken together as far as "
         "their sums and representations fit into it, and into half of the free memory. 0: each pair passes "
         "the data on its own.")] = "4GB"
-    on_result: Annotated[Callable[[InstanceOf[Comparison]], object] | None,
-                         AfterValidator(name_callback("on_result")), Doc(
-        "Function called with each comparison as it comes.")] = None
 
     @property
     def memory_bytes(self) -> int:
@@ -67,3 +67,11 @@ class StudyOptions(Settings):
         _ = self.memory_bytes  # raises for a bad one
         expect(self.names is None, "names of networks as keys of networks", "names=",
                "write networks={name: network}")
+        for callback in self.callbacks:
+            expect(callable(callback), "a function, or a list of functions, as on_result", callback)
+
+    @property
+    def callbacks(self) -> list[Callback]:
+        """The functions to call with each finished pair."""
+        given = self.on_result
+        return [] if given is None else list(given) if isinstance(given, list | tuple) else [given]

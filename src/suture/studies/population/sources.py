@@ -69,12 +69,19 @@ class TrainedNetwork(NetworkSource):
     Attributes:
         name: in the zoo.
         recipe: of its training, with its seed.
-        path: file of its weights, whose name holds all that decides them.
+        training: file of the weights after the last epoch, whose name holds all that decides them.
+        epoch: after which it is taken; None for the last.
     """
 
     name: str
     recipe: Recipe
-    path: Path
+    training: Path
+    epoch: int | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file of its weights."""
+        return self.training if self.epoch is None else zoo.name_epoch(self.training, self.epoch)
 
     @property
     def untrained(self) -> SpecNetwork:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from suture._base import FOREIGN, CheckpointError, LockedError, Progress, SutureError, describe_error
@@ -13,6 +13,7 @@ from suture.results import Comparison
 from suture.studies.running.group_passes import is_passing, make_ready, plan_groups
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, TaskRecord, Work
+from suture.studies.running.training_tasks import TrainTask, run_training
 
 _WAIT = 0.5
 """Seconds between two looks at a task that another process works on."""
@@ -26,11 +27,13 @@ class Outcome:
         task: the task.
         record: None if another process works on it.
         made: the comparison, where no folder keeps it.
+        taken_over: True if an earlier run had done it.
     """
 
     task: PairTask
     record: TaskRecord | None
     made: Comparison | None = None
+    taken_over: bool = False
 
 
 Outcomes = Generator[Outcome, None, None]
@@ -46,6 +49,8 @@ class Engine(Protocol):
 def run_task(work: Work, store: StudyStore | None, task: PairTask,
              progress: Progress | None = None) -> Outcome:
     """Run one task, or find its result; what fails in one pair becomes the reason of its record."""
+    if isinstance(task, TrainTask):
+        return run_training_task(work, task, progress)
     try:
         if store is None:
             make_ready(work, store, task, progress)
@@ -57,6 +62,16 @@ def run_task(work: Work, store: StudyStore | None, task: PairTask,
                 make_ready(work, store, task, progress)
                 found = _compute(work, store, task, progress)
             return Outcome(task, found)
+    except LockedError:
+        return Outcome(task, None)
+    except FOREIGN as error:
+        return Outcome(task, TaskRecord(task.pair, task.key, explain_failure(error)))
+
+
+def run_training_task(work: Work, task: TrainTask, progress: Progress | None = None) -> Outcome:
+    """Run a training as `run_task` runs a comparison."""
+    try:
+        return Outcome(task, run_training(work, task, progress))
     except LockedError:
         return Outcome(task, None)
     except FOREIGN as error:
@@ -103,7 +118,12 @@ class Serial:
     def run(self, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
             progress: Progress | None) -> Outcomes:
         for task in tasks:
-            yield run_task(work, store, task, progress)
+            start = time.perf_counter()
+            outcome = run_task(work, store, task, progress)
+            if outcome.made is not None and outcome.record is not None:
+                record = replace(outcome.record, seconds=time.perf_counter() - start)
+                outcome = replace(outcome, record=record)
+            yield outcome
 
 
 def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
@@ -118,7 +138,7 @@ def run_all(engine: Engine, work: Work, store: StudyStore | None, tasks: Sequenc
         if record is None or record.reason:
             waiting.append(task)
         else:
-            yield Outcome(task, record)
+            yield Outcome(task, record, taken_over=True)
     work.groups = plan_groups(work, waiting)
     place = {task: k for k, task in enumerate(task for group in work.groups for task in group)}
     waiting.sort(key=lambda task: place.get(task, len(place)))

@@ -32,10 +32,11 @@ MANIFEST = "study.json"
 PAIRS, TASKS, NETWORKS = "pairs", "tasks", "networks"
 """Folders of comparisons, of the records of tasks, and of the weights of networks that a study trains."""
 KNOWN = "known.json"
+LOG_FILE = "study.log"
 FORMAT = "suture.study/1"
 _RESULT = "comparison.safetensors"
 _CLAIM = "claim"
-_OWN = re.compile(rf"{PAIRS}|{TASKS}|{NETWORKS}|\.?study\.json(\..*)?|\.trial\..*")
+_OWN = re.compile(rf"{PAIRS}|{TASKS}|{NETWORKS}|\.?study\.json(\..*)?|{re.escape(LOG_FILE)}|\.trial\..*")
 """Names in the folder of a study, with those of files in writing, which a killed process leaves."""
 
 

@@ -13,13 +13,16 @@ from typing import Any
 
 from suture import specs
 from suture._base import Progress, SutureError, checked, is_held
+from suture.studies.following.event_log import keep_log, log_event
 from suture.studies.network_study.call import arrange, run_study
+from suture.studies.network_study.manifest import list_broken, read_tasks
 from suture.studies.network_study.options import StudyOptions
-from suture.studies.network_study.result import Study, list_broken, read_tasks
+from suture.studies.network_study.result import Study
 from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.population.sources import TrainedNetwork
+from suture.studies.running.engine_choice import find_engine
 from suture.studies.running.keys import TaskList, list_tasks
-from suture.studies.running.store import KNOWN, MANIFEST, NETWORKS, PAIRS, TASKS, StudyStore
+from suture.studies.running.store import KNOWN, LOG_FILE, MANIFEST, NETWORKS, PAIRS, TASKS, StudyStore
 from suture.studies.running.tasks import PairTask, Work
 from suture.studies.spec.study_file import StudyFile
 from suture.studies.spec.training import train_networks
@@ -27,19 +30,26 @@ from suture.studies.spec.training import train_networks
 _DAMAGED = r"\.damaged-[0-9a-f]{8}"
 _SLUG = re.compile(rf"(?P<slug>.+-[0-9a-f]{{6}}-[0-9a-f]{{16}})(\.json)?(?P<damaged>{_DAMAGED})?")
 _WEIGHTS = re.compile(
-    rf"\.?(?P<file>.+-[0-9a-f]{{16}}\.safetensors)((?P<damaged>{_DAMAGED})|\.checkpoint-.*)?")
+    rf"\.?(?P<file>.+-[0-9a-f]{{16}}(-epoch\d+)?\.safetensors)((?P<damaged>{_DAMAGED})|\.checkpoint-.*)?")
 
 
 @checked
-def run_file(spec: StudyFile, progress: Progress | None = None) -> Study:
-    """Train what is to be trained, and run the study of a file."""
+def run_file(spec: StudyFile, progress: Progress | None = None, on_result: Any = None) -> Study:
+    """Train what is to be trained, and run the study of a file; ``study.log`` in its folder has the events.
+
+    Args:
+        progress, on_result: as for `suture.study`.
+    """
     given = spec.open()
     StudyStore.open(spec.folder)
-    networks = dict(given.networks)
-    if any(isinstance(source, TrainedNetwork) for source in networks.values()):
-        images = specs.as_image_sets((given.data, given.test), spec.data.spec or "")
-        networks = train_networks(networks, images, given.torch_device, progress)
-    return run_study(replace(given, networks=networks, progress=progress))
+    with keep_log(spec.folder / LOG_FILE):
+        log_event(f"begins: {spec.file.path}")
+        networks = dict(given.networks)
+        if any(isinstance(source, TrainedNetwork) for source in networks.values()):
+            images = specs.as_image_sets((given.data, given.test), spec.data.spec or "")
+            networks = train_networks(networks, images, given.torch_device, find_engine(given.engine),
+                                      spec.folder, progress)
+        return run_study(replace(given, networks=networks, progress=progress, on_result=on_result))
 
 
 @dataclass(frozen=True)
@@ -205,11 +215,12 @@ def list_garbage(spec: StudyFile) -> list[Path]:
 
 
 def _list_weights(folder: Path, given: StudyOptions) -> Iterator[Path]:
-    kept = {source.path.name for source in given.networks.values() if isinstance(source, TrainedNetwork)}
+    trained = [source for source in given.networks.values() if isinstance(source, TrainedNetwork)]
+    kept = {name for source in trained for name in (source.path.name, source.training.name)}
     for path in _list_folder(folder):
         named = _WEIGHTS.fullmatch(path.name)
         if named is not None and (named["damaged"] or named["file"] not in kept) and not is_held(
-                folder / named["file"], "writing"):
+                folder / re.sub(r"-epoch\d+(?=\.\w+$)", "", named["file"]), "writing"):
             yield path
 
 

@@ -11,10 +11,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+from pydantic import Field
 from typing_extensions import Doc
 
-from suture import specs
-from suture._base import FilePath, Seed, SutureError, expect, options, show_value
+from suture import specs, zoo
+from suture._base import (
+    FilePath,
+    Seed,
+    SutureError,
+    Whole,
+    expect,
+    make_unknown_error,
+    options,
+    show_value,
+)
 from suture.data import parse_preprocessing
 from suture.networks import Recipe
 from suture.studies.population.sources import SpecNetwork
@@ -43,7 +53,12 @@ class NetworkTable:
         "Several seeds, each of which is a network NAME-seedS.")] = None
     input: Annotated[str | None, Doc(
         "Input in place of what the network asks for: raw, or size=64,...")] = None
-    recipe: Annotated[Mapping[str, Any] | None, Doc("Table of what differs in the recipe of `train`.")] = None
+    recipe: Annotated[str | Mapping[str, Any] | None, Doc(
+        "Recipe of `train`: a name such as cifar10-resnet20, or a table of what differs from the usual one, "
+        "or from that which it names, as {name = 'digits', epochs = 5}.")] = None
+    keep: Annotated[Sequence[Annotated[Whole, Field(ge=0)]] | None, Doc(
+        "Epochs of `train`, each of which is a network NAME-epochE; 0 is before training. Default: the "
+        "last.")] = None
     about: Annotated[Mapping[str, Any] | None, Doc(
         "Table of what you say of it, such as {epoch = 10}; columns of the result.")] = None
 
@@ -51,17 +66,38 @@ class NetworkTable:
         expect((self.spec is None) != (self.train is None), "spec or train", "both" if self.spec else "none")
         expect(self.train is None or self.train.startswith("zoo:"), "zoo:NAME as train", repr(self.train))
         for name, fits in (("weights", self.spec), ("checkpoints", self.spec), ("input", self.spec),
-                           ("recipe", self.train), ("pattern", self.checkpoints)):
-            beside = {"recipe": "train", "pattern": "checkpoints"}.get(name, "spec")
+                           ("recipe", self.train), ("keep", self.train), ("pattern", self.checkpoints)):
+            beside = {"recipe": "train", "keep": "train", "pattern": "checkpoints"}.get(name, "spec")
             expect(getattr(self, name) is None or fits is not None, f"{beside} beside {name}", "none")
         for one, other in (("weights", "checkpoints"), ("seed", "seeds"), ("checkpoints", "seeds")):
             expect(None in (getattr(self, one), getattr(self, other)), f"{one} or {other}", "both")
-        expect(self.seeds is None or 0 < len(set(self.seeds)) == len(self.seeds), "seeds that differ",
-               show_value(self.seeds))
+        for name in ("seeds", "keep"):
+            listed = getattr(self, name)
+            expect(listed is None or 0 < len(set(listed)) == len(listed), f"{name} that differ",
+                   show_value(listed))
+        if isinstance(self.recipe, str):
+            check_recipe(self.recipe)
         if self.input is not None:
             parse_preprocessing(self.input)
         for name, word in (self.about or {}).items():
             expect(isinstance(word, _WORD), f"a text or a number as {name} in about", show_value(word))
+
+
+@options
+class RecipeTable(Recipe):
+    """What differs in a recipe, and the name of that recipe."""
+
+    name: Annotated[str | None, Doc("Recipe that the others change. Default: digits on the digits, else "
+                                    "paper.")] = None
+
+    def __post_init__(self) -> None:
+        if self.name is not None:
+            check_recipe(self.name)
+
+
+def check_recipe(name: str) -> None:
+    if name not in zoo.RECIPES:
+        raise make_unknown_error("recipe", name, zoo.RECIPES)
 
 
 @dataclass(frozen=True)
@@ -86,14 +122,27 @@ class Entry:
 
 @dataclass(frozen=True)
 class TrainingEntry:
-    """A network to train: its name in the zoo, what differs in the recipe, and its seed."""
+    """A network to train.
+
+    Attributes:
+        name: in the zoo.
+        recipe: what differs, and the name of the recipe if it is not the usual one.
+        seed: of its weights and its training.
+        label: of the training, in the names of its files.
+        epoch: after which it is taken; None for the last.
+    """
 
     name: str
     recipe: Mapping[str, Any]
     seed: int
+    label: str
+    epoch: int | None = None
 
     def choose_recipe(self, usual: Recipe) -> Recipe:
-        return replace(usual, **{**self.recipe, "seed": self.seed})
+        """Return the recipe; `usual` is that of the data."""
+        given = dict(self.recipe)
+        name = given.pop("name", None)
+        return replace(usual if name is None else zoo.RECIPES[name], **{**given, "seed": self.seed})
 
 
 def read_networks(file: TomlFile) -> dict[str, Entry]:
@@ -111,9 +160,9 @@ def read_networks(file: TomlFile) -> dict[str, Entry]:
             table = NetworkTable(given)
         else:
             table = read_options(file, place, NetworkTable, NetworkTable)
-        if table.recipe is not None:
-            read_options(file, (*place, "recipe"), Recipe, Recipe,
-                         only=[o for o in Recipe.__dataclass_fields__ if o != "seed"])
+        if isinstance(table.recipe, Mapping):
+            read_options(file, (*place, "recipe"), RecipeTable, RecipeTable,
+                         only=[o for o in RecipeTable.__dataclass_fields__ if o != "seed"])
         with file.locate(place):
             expect(bool(name.strip()), "a name of the network", repr(name))
             for own, entry in _expand(name, table):
@@ -134,8 +183,12 @@ def _expand(name: str, table: NetworkTable) -> Iterator[tuple[str, Entry]]:
         own = name if table.seeds is None else f"{name}-seed{seed}"
         words = about if seed is None else {"seed": seed} | about
         if table.train is not None:
-            trained = TrainingEntry(table.train.removeprefix("zoo:"), dict(table.recipe or {}), seed or 0)
-            yield own, Entry(name, trained, {"seed": seed or 0} | about)
+            recipe = {"name": table.recipe} if isinstance(table.recipe, str) else dict(table.recipe or {})
+            last = TrainingEntry(table.train.removeprefix("zoo:"), recipe, seed or 0, own)
+            for epoch in table.keep or (None,):
+                kept = {} if epoch is None else {"epoch": epoch}
+                yield own if epoch is None else f"{own}-epoch{epoch}", Entry(
+                    name, replace(last, epoch=epoch), {"seed": seed or 0} | kept | about)
         else:
             weights = None if table.weights is None else Path(table.weights)
             yield own, Entry(name, SpecNetwork(str(table.spec), weights, seed or 0, table.input), words)

@@ -18,7 +18,7 @@ from suture.studies.population.pairs import list_pairs
 from suture.studies.population.sources import NetworkSource, SpecNetwork, TrainedNetwork
 from suture.studies.running.engine_choice import find_engine
 from suture.studies.running.store import NETWORKS
-from suture.studies.spec.network_tables import Entry, list_code, read_networks
+from suture.studies.spec.network_tables import Entry, TrainingEntry, list_code, read_networks
 from suture.studies.spec.option_tables import read_options
 from suture.studies.spec.toml_file import TomlFile
 
@@ -69,6 +69,7 @@ class StudyFile:
         made = cls(file, read_networks(file), read_options(file, ("data",), DataTable, DataTable),
                    read_options(file, ("study",), StudyOptions, dict, only=_STUDY),
                    read_options(file, ("settings",), Settings, Settings))
+        made.check_epochs()
         with file.locate(("study", "pairs")):
             list_pairs(list(made.networks), made.study.get("pairs", "all"))
         with file.locate(("study", "engine")):
@@ -76,6 +77,20 @@ class StudyFile:
         with file.locate(("study", "folder")):
             expect(isinstance(made.study.get("folder", ""), str), "a folder", repr(made.study.get("folder")))
         return made
+
+    @property
+    def usual(self) -> Recipe:
+        """The recipe of the data, for networks that name none."""
+        return zoo.DIGITS_RECIPE if self.data.spec == "digits" else Recipe.paper()
+
+    def check_epochs(self) -> None:
+        """Check that every epoch to keep is one of its training."""
+        for entry in self.networks.values():
+            if isinstance(entry.given, TrainingEntry) and entry.given.epoch is not None:
+                last = entry.given.choose_recipe(self.usual).epochs
+                with self.file.locate(("networks", entry.table, "keep")):
+                    expect(entry.given.epoch <= last, f"epochs to keep from 0 to {last}", entry.given.epoch,
+                           "write a larger epochs in its recipe")
 
     @property
     def folder(self) -> Path:
@@ -92,19 +107,18 @@ class StudyFile:
         """Read the data, and return the arguments of `suture.study`."""
         with self.file.locate(("data", "spec")):
             data = self.data.load_data(self.data.spec or "", self.settings.seed)
-        sources = {name: self._make_source(name, entry, data) for name, entry in self.networks.items()}
+        sources = {name: self._make_source(entry, data) for name, entry in self.networks.items()}
         settings = {o.name: getattr(self.settings, o.name) for o in list_options(Settings)}
         given = {**self.study, "folder": self.folder}
         return StudyOptions(sources, data=data[0], test=data[1], **given, **settings,
                             about={name: entry.about for name, entry in self.networks.items()})
 
-    def _make_source(self, name: str, entry: Entry, data: tuple[Any, Any]) -> NetworkSource:
+    def _make_source(self, entry: Entry, data: tuple[Any, Any]) -> NetworkSource:
         if isinstance(entry.given, SpecNetwork):
             return entry.given
         with self.file.locate(("networks", entry.table)):
             images = specs.as_image_sets(data, self.data.spec or "")
-            usual = zoo.DIGITS_RECIPE if self.data.spec == "digits" else Recipe.paper()
-            recipe = entry.given.choose_recipe(usual)
+            recipe = entry.given.choose_recipe(self.usual)
         key = hash_parts(zoo.make_training_key(entry.given.name, entry.given.seed, recipe, images[0]))
-        path = self.folder / NETWORKS / f"{clean_file_name(name)[:60]}-{key}.safetensors"
-        return TrainedNetwork(entry.given.name, recipe, path)
+        path = self.folder / NETWORKS / f"{clean_file_name(entry.given.label)[:60]}-{key}.safetensors"
+        return TrainedNetwork(entry.given.name, recipe, path, entry.given.epoch)

@@ -2,71 +2,62 @@
 
 from __future__ import annotations
 
-import secrets
-import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from suture import zoo
-from suture._base import FOREIGN, LockedError, Progress, SutureError, describe_error, hold_lock
+from suture._base import Progress
+from suture.studies.following.event_log import log_event, log_training
 from suture.studies.population.sources import FailedNetwork, TrainedNetwork
-
-_WAIT = 0.5
-"""Seconds between two looks at a training of another process."""
+from suture.studies.running.engines import Engine, run_all
+from suture.studies.running.tasks import Work
+from suture.studies.running.training_tasks import TrainingStore, TrainTask
 
 
 def train_networks(networks: Mapping[str, Any], images: tuple[zoo.ImageSet, zoo.ImageSet],
-                   device: torch.device, progress: Progress | None = None) -> dict[str, Any]:
-    """Train networks whose weights are missing or damaged.
+                   device: torch.device, engine: Engine, folder: Path,
+                   progress: Progress | None = None) -> dict[str, Any]:
+    """Train networks whose weights are missing or damaged, on the engine of the study.
 
-    One whose training fails says why when it is built. A training goes on where it was stopped. One that
-    another process works on is waited for.
+    Those of one training that fails say why when they are built. A training goes on where it was stopped. One
+    that another process works on is waited for.
     """
-    made = dict(networks)
-    waiting = [name for name, given in made.items() if isinstance(given, TrainedNetwork)]
-    while waiting:
-        busy = []
-        for name in waiting:
-            try:
-                _train(made[name], images, device, _prefix(progress, name))
-            except LockedError:
-                busy.append(name)
-            except FOREIGN as error:
-                reason = str(error) if isinstance(error, SutureError) else describe_error(error)
-                made[name] = FailedNetwork(f"its training failed: {reason}")
-        if busy == waiting:
-            time.sleep(_WAIT)
-        waiting = busy
-    return made
-
-
-def _train(given: TrainedNetwork, images: tuple[zoo.ImageSet, zoo.ImageSet], device: torch.device,
-           progress: Progress | None) -> None:
-    with hold_lock(given.path, "writing"):
-        if not is_trained(given.path):
-            zoo.train_and_save(given.name, given.path, given.recipe.seed, given.recipe, images, progress,
-                               device=device)
-
-
-def is_trained(path: Path) -> bool:
-    """Return True if a file holds whole weights; a damaged one is set aside."""
-    if not path.exists():
-        return False
+    tasks = list_trainings(networks)
+    work, store = Work({}, *images, {"device": device}), TrainingStore(folder)
+    failed, done = dict[str, str](), 0
     try:
-        zoo.read_weights(path)
-    except SutureError:
-        with suppress(FileNotFoundError):
-            path.rename(path.with_name(f"{path.name}.damaged-{secrets.token_hex(4)}"))
-        return False
-    return True
+        with closing(run_all(engine, work, store, tasks, progress)) as outcomes:
+            for done, outcome in enumerate(outcomes, 1):
+                assert outcome.record is not None  # run_all waits for those of other processes
+                log_training(outcome, len(tasks) - done, len(tasks))
+                if outcome.record.reason:
+                    failed[outcome.record.key] = outcome.record.reason
+                if progress is not None:
+                    progress("trainings", done, len(tasks))
+    except KeyboardInterrupt as error:
+        error.args = (f"interrupted after {done} of {len(tasks)} trainings, which are kept in "
+                      f"{str(folder)!r}; the same call goes on from there",)
+        log_event(error.args[0])
+        raise
+    return {name: FailedNetwork(f"its training failed: {failed[given.training.stem]}")
+            if isinstance(given, TrainedNetwork) and given.training.stem in failed else given
+            for name, given in networks.items()}
 
 
-def _prefix(progress: Progress | None, name: str) -> Progress | None:
-    if progress is None:
-        return None
-    tell = progress
-    return lambda stage, done, total: tell(f"{name}: {stage}", done, total)
+def list_trainings(networks: Mapping[str, Any]) -> list[TrainTask]:
+    """Return the trainings of networks, one for all that are epochs of the same."""
+    found: dict[str, TrainTask] = {}
+    for name, given in networks.items():
+        if isinstance(given, TrainedNetwork):
+            key = str(given.training)
+            before = found[key].keep if key in found else ()
+            keep = before if given.epoch is None else (*before, given.epoch)
+            label = name if given.epoch is None else name.removesuffix(f"-epoch{given.epoch}")
+            # Workers may have another working directory.
+            found[key] = TrainTask((label, label), given.training.stem, name=given.name, recipe=given.recipe,
+                                   path=given.training.absolute(), keep=keep)
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""Following a study while it runs: events in a log, callbacks, and trackers of experiments."""

@@ -1,0 +1,215 @@
+"""Figures of a study: network map, embedding, tree, trend."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from suture._base import SutureError, expect, make_unknown_error
+from suture.numbers import Floats, get_measure
+from suture.results import STYLE, Heat, draw_matrix, make_printable
+from suture.studies.network_study.findings import choose_columns, shorten
+from suture.studies.network_study.geometry import embed_networks, keep_complete, link_networks
+from suture.studies.network_study.layers import Reduce
+
+if TYPE_CHECKING:
+    from suture.studies.network_study.result import Study
+
+_NAMED = 40
+"""Largest number of networks whose names an embedding shows."""
+_WIDEST = 32
+"""Letters of a name in a figure."""
+_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
+_SIGNS = ("o", "s", "^", "D", "v", "P", "X")
+"""Paul Tol's bright colours, and signs that distinguish groups in grey."""
+
+
+def plan_figures(study: Study, measure: str, reduce: Reduce = "diagonal", along: Sequence[str] = (),
+                 colour: str | None = None) -> tuple[dict[str, Callable[[], Figure]], dict[str, str]]:
+    """Return functions that draw each figure that can be drawn, and why others cannot, by their names.
+
+    Args:
+        along: columns that a trend was found along.
+        colour: column of `about` that colours the embedding. Default: the first of numbers or groups.
+    """
+    drawn: dict[str, Callable[[], Figure]] = {"map": partial(draw_map, study, measure, reduce)}
+    lost = {}
+    for name, fewest, make in (("embedding", 3, partial(draw_embedding, study, measure, colour)),
+                               ("tree", 2, partial(draw_tree, study, measure))):
+        try:
+            complete = len(keep_complete(study.distances(measure)))
+            expect(complete >= fewest, f"at least {fewest} networks with distances of each other", complete)
+        except SutureError as error:
+            lost[name] = str(error)
+        else:
+            drawn[name] = make
+    drawn |= {f"trend_{column}": partial(draw_trend, study, measure, column, reduce) for column in along}
+    return drawn, lost
+
+
+def draw(study: Study, what: str, measure: str, reduce: Reduce, along: str | None) -> Figure:
+    """Draw one figure by its name."""
+    column = along or next(iter(choose_columns(study)[0]), None)
+    known: Mapping[str, Callable[[], Figure]] = {
+        "map": partial(draw_map, study, measure, reduce), "tree": partial(draw_tree, study, measure),
+        "embedding": partial(draw_embedding, study, measure, along),
+        "trend": partial(draw_trend, study, measure, column or "", reduce)}
+    if what not in known:
+        raise make_unknown_error("figure", what, known)
+    if what == "trend" and column is None:
+        raise SutureError("expected a column of numbers for a trend, got none; write along='epoch' and "
+                          "about={name: {'epoch': ...}}")
+    return known[what]()
+
+
+@mpl.rc_context(STYLE)
+def draw_map(study: Study, measure: str, reduce: Reduce = "diagonal") -> Figure:
+    """Draw the matrix over networks; a star means that cells of a pair are left out."""
+    matrix = study.matrix(measure, reduce)
+    n, names = len(matrix), _shorten_all(study.networks)
+    cell = min(0.36, max(0.11, 6.0 / n))
+    room = 0.9 + 0.06 * max(map(len, names))
+    made = Figure(figsize=(max(1.6, cell * n) + room + 0.5, max(1.6, cell * n) + room), layout="constrained")
+    no = np.zeros(matrix.shape, bool)
+    heat = Heat(matrix.set_axis(names, axis=0).set_axis(names, axis=1), get_measure(measure),
+                find_partial(study, measure, reduce), no, no)
+    draw_matrix(heat, made.add_subplot(), points=min(7.5, 50 * cell))
+    return made
+
+
+def find_partial(study: Study, measure: str, reduce: Reduce) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Return True for pairs (sources, targets) of whose cells some are left out."""
+    place = {name: k for k, name in enumerate(study.networks)}
+    found = np.zeros((len(place), len(place)), bool)
+    for (a, b), made in study.reduce(measure, reduce).items():
+        found[place[a], place[b]] = made.left_out > 0 and made.cells > 0
+        if made.symmetric and (b, a) not in study.comparisons:
+            found[place[b], place[a]] = found[place[a], place[b]]
+    return found
+
+
+@mpl.rc_context(STYLE)
+def draw_tree(study: Study, measure: str) -> Figure:
+    """Draw the tree of the networks, average linkage of their distances."""
+    made = Figure(figsize=(5.2, max(1.8, 0.7 + 0.13 * len(study.networks))), layout="constrained")
+    draw_links(study, measure, made.add_subplot())
+    return made
+
+
+def draw_links(study: Study, measure: str, ax: Axes) -> None:
+    """Draw the tree on axes."""
+    from scipy.cluster.hierarchy import dendrogram
+
+    distances = keep_complete(study.distances(measure))
+    dendrogram(link_networks(distances), labels=_shorten_all(distances.index), ax=ax, orientation="right",
+               color_threshold=0, above_threshold_color="0.25", leaf_font_size=7)
+    for text in ax.get_yticklabels():
+        text.set_parse_math(False)
+    ax.set_xlabel(f"distance by {get_measure(measure).label}, average linkage", parse_math=False)
+    ax.spines[["top", "right", "left"]].set_visible(False)
+
+
+@mpl.rc_context(STYLE)
+def draw_trend(study: Study, measure: str, along: str, reduce: Reduce = "diagonal") -> Figure:
+    """Draw the pairs over the difference of their networks in a column of numbers."""
+    made = Figure(figsize=(4.6, 3.0), layout="constrained")
+    found = study.trend(measure, along, reduce)
+    ax = found.plot(made.add_subplot())
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.set_title(f"Spearman {found.rho:.2f}, p = {found.p:.2g}, {found.networks} networks", fontsize=8.5)
+    return made
+
+
+@mpl.rc_context(STYLE)
+def draw_embedding(study: Study, measure: str, colour: str | None = None) -> Figure:
+    """Draw the networks as points in a plane, coloured by a column of `about`."""
+    found = embed_networks(keep_complete(study.distances(measure)), measure)
+    points, names = found.points.to_numpy(), list(found.points.index)
+    made = Figure(figsize=(5.4, 4.2), layout="constrained")
+    ax = made.add_subplot()
+    numbers, groups = choose_columns(study)
+    column = colour or next(iter((*numbers, *groups)), None)
+    if column is None:
+        ax.plot(*points.T, "o", color=_COLOURS[0], markersize=5)
+    elif column in numbers:
+        _draw_numbers(ax, points, study.about[column].reindex(names).to_numpy(float), column)
+    else:
+        _draw_groups(ax, points, [str(v) for v in study.about[column].reindex(names)], column)
+    ax.set_aspect("equal", "datalim")
+    ax.margins(0.12)
+    ax.set(xticks=[], yticks=[])
+    lost = len(study.networks) - len(names)
+    title = f"{get_measure(measure).label}: distances as in the plane up to stress {found.stress:.2f}"
+    if lost:
+        title += f"\nwithout {lost} of {len(study.networks)} networks, which lack a distance"
+    ax.set_title(title, fontsize=8.5, parse_math=False)
+    if len(points) <= _NAMED:
+        _label_points(made, ax, points, _shorten_all(names))
+    return made
+
+
+def _draw_numbers(ax: Axes, points: Floats, numbers: Floats, column: str) -> None:
+    """Colour points by numbers; a line joins them in their order if each has another one."""
+    known = ~np.isnan(numbers)
+    if len(set(numbers[known])) == known.sum() > 2:
+        ax.plot(*points[known][np.argsort(numbers[known])].T, "-", color="0.75", linewidth=0.8, zorder=1)
+    ax.plot(*points[~known].T, "o", color="0.8", markersize=5)
+    drawn = ax.scatter(points[known, 0], points[known, 1], c=numbers[known], cmap="viridis", s=28, zorder=2,
+                       norm=Normalize(numbers[known].min(), numbers[known].max()))
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03).set_label(make_printable(column), fontsize=7)
+
+
+def _draw_groups(ax: Axes, points: Floats, labels: Sequence[str], column: str) -> None:
+    kinds = list(dict.fromkeys(labels))
+    for k, kind in enumerate(kinds):
+        chosen = points[[label == kind for label in labels]]
+        ax.plot(*chosen.T, _SIGNS[k // len(_COLOURS) % len(_SIGNS) if len(kinds) > 7 else k % len(_SIGNS)],
+                color=_COLOURS[k % len(_COLOURS)], markersize=5, linestyle="none",
+                label=make_printable(shorten(kind, _WIDEST)))
+    if len(kinds) <= 12:
+        legend = ax.legend(title=make_printable(column), fontsize=7, title_fontsize=7, frameon=False,
+                           loc="center left", bbox_to_anchor=(1, 0.5))
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+
+
+def _label_points(figure: Figure, ax: Axes, points: Floats, names: Sequence[str]) -> None:
+    """Write a name beside each point, where it covers least of points and other names."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas: Any = FigureCanvasAgg(figure)
+    figure.draw_without_rendering()  # which finds the place of the axes
+    renderer, at = canvas.get_renderer(), ax.transData.transform(points)
+    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in at]
+    frame = ax.get_window_extent(renderer)
+    for point, (x, y), name in zip(points, at, names, strict=True):
+        text = ax.annotate(name, tuple(point), xytext=(0, 0), textcoords="offset points", fontsize=6.5,
+                           in_layout=False, parse_math=False)
+        box = text.get_window_extent(renderer)
+        w, h = box.width, box.height
+        corners = [(x + dx * (6 + w / 2) - w / 2, y + dy * (5 + h / 2) - h / 2)
+                   for dy, dx in product((0, 1, -1), (1, -1, 0)) if dx or dy]
+        boxes = [(left, low, left + w, low + h) for left, low in corners]
+        costs = [sum(_overlap(one, other) for other in taken) + w * h - _overlap(one, frame.extents)
+                 for one in boxes]
+        taken.append(boxes[int(np.argmin(costs))])
+        text.set_position(((taken[-1][0] - x) * 72 / figure.dpi, (taken[-1][1] - y) * 72 / figure.dpi))
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    """Return the area that two boxes (left, low, right, high) share."""
+    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+
+
+def _shorten_all(names: Iterable[str]) -> list[str]:
+    return [make_printable(shorten(name, _WIDEST)) for name in names]
