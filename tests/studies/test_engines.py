@@ -92,10 +92,16 @@ def test_a_cluster_that_does_not_answer(address: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("engine", "named"), [
     ("slurm", "slurm"), ("processes:none", "none"), ("processes:0", "0"), ("serial:2", "serial:2"),
-    (3, "int")])
+    ("ray:0", "workers"), ("ray:-2", "workers"), ("ray:1.5", "workers"), (3, "int")])
 def test_engines_that_do_not_exist(engine: Any, named: str) -> None:
     with pytest.raises(SutureError, match=named):
         find_engine(engine)
+
+
+def test_a_bare_number_is_that_of_workers_and_no_address() -> None:
+    assert find_engine("ray:4") == Ray(workers=4)
+    assert find_engine("processes:4") == processes.Processes(4)
+    assert find_engine("ray:10.0.0.1:6379") == Ray("10.0.0.1:6379")
 
 
 def test_what_cannot_be_sent_is_named(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ class StudyOptions(Settings):
         "processes may share it. Changed networks, data or settings are computed anew beside it. None: "
         "nothing is kept.")] = None
     engine: Annotated[Any, SkipValidation, Doc(
-        "Engine that runs the pairs: serial, processes:N (worker processes of this machine), ray or "
+        "Engine that runs the pairs: serial, processes:N or ray:N (N workers of this machine), ray, "
         "ray:ADDRESS (a cluster), or a `suture.studies.Ray` with CPUs and GPUs for each pair. All but serial "
         "need a folder, which all workers see.")] = "serial"
     on_result: Annotated[Any, SkipValidation, Doc(
