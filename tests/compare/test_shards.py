@@ -56,7 +56,7 @@ def assert_equal(made: Comparison, wanted: Comparison) -> None:
 
 
 @pytest.mark.parametrize(("counts", "more"), [
-    (range(1, 6), {"indices": ["cka"], "examples": 5}),
+    ((1, 2, 5), {"indices": ["cka"], "examples": 5}),
     ([3], {"indices": ["cka", "opd", "cka@pool"], "jackknife": 5, "own": True}),
     ([2], {"indices": "all", "sample": 6}),
     ([2], {"indices": ["cka", "cka@within", "mutual_knn"], "nulls": 5, "sample": 6,
