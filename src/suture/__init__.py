@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from suture import indices as indices
+    from suture import studies as studies
     from suture import zoo as zoo
     from suture._base import SutureError as SutureError
     from suture.compare import StitchedNetwork as StitchedNetwork
@@ -65,7 +66,7 @@ _NAMES = {
     "studies": ("Study", "study"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
-_ROOMS = {"indices": "indices", "zoo": "zoo", "controls": "studies.controls"}
+_ROOMS = {"indices": "indices", "zoo": "zoo", "studies": "studies", "controls": "studies.controls"}
 """Rooms, and parts of rooms, that are themselves public."""
 
 __all__ = sorted([*_ROOM_OF, *_ROOMS])

@@ -17,6 +17,7 @@ import pytest
 
 import suture
 from suture import Study
+from suture.studies.network_study import call
 from suture.studies.running import tasks
 from tests.support import tiny
 from tests.support.interruptions import assert_same_numbers
@@ -193,6 +194,16 @@ def test_an_interruption_without_a_folder_says_so() -> None:
     with pytest.raises(KeyboardInterrupt, match="after 1 of 3 pairs; nothing is kept") as caught:
         run(None, **SHORT, progress=stop)
     assert "\n" not in str(caught.value)
+
+
+def test_an_interruption_before_the_first_pair_says_that_earlier_results_are_kept(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(call, "arrange", stop)
+    with pytest.raises(KeyboardInterrupt, match=r"before the first pair; '.*study' keeps"):
+        run(tmp_path / "study")
 
 
 def test_a_suspended_holder_notices_that_its_claim_was_taken(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from suture.studies.network_study import figures, inference, page
 from suture.studies.network_study.findings import choose_columns, find_study, shorten
 from suture.studies.network_study.inference import contrast_groups
 from suture.studies.network_study.layers import reduce_layers
+from suture.studies.network_study.report import describe_failures
 from tests.results.test_page import Page
 from tests.support.comparisons import of_values
 from tests.support.studies import of_pairs, on_a_line
@@ -168,6 +169,15 @@ def test_figures_that_do_not_exist() -> None:
                                  ("tree", "dm.r2", "metric")):
         with pytest.raises(SutureError, match=named):
             on_a_line(PLACES, measure=measure).plot(what)
+    with pytest.raises(SutureError, match="'epok'"):
+        on_a_line(PLACES).plot("embedding", along="epok")
+
+
+def test_failures_of_one_reason_are_one_line() -> None:
+    failures = {("a", "b"): "b is missing", ("a", "c"): "c", ("b", "b"): "b is missing", ("b", "c"): "c",
+                ("c", "c"): "c", ("d", "d"): "d"}
+    assert describe_failures(failures, 2) == ["a into b and another pair failed: b is missing",
+                                              "a into c and 2 other pairs failed: c", "1 more failed."]
 
 
 def test_labels_of_many_networks_can_be_read_and_do_not_touch() -> None:
