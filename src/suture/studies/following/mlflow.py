@@ -87,7 +87,7 @@ class MLflow:
 
 def _clean(name: str) -> str:
     """Return a name with the characters that MLflow allows."""
-    return re.sub(r"[^\w\-./ ]", "_", name)
+    return re.sub(r"[^A-Za-z0-9_.: /-]", "_", name)
 
 
 def describe_pair(finished: FinishedPair) -> Mapping[str, Any]:
