@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     __version__: str
     from suture import indices as indices
+    from suture import studies as studies
     from suture import zoo as zoo
     from suture._base import SutureError as SutureError
     from suture.compare import StitchedNetwork as StitchedNetwork
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from suture.compare import compare_arrays as compare_arrays
     from suture.compare import dry_run as dry_run
     from suture.compare import load_stitched as load_stitched
+    from suture.compare import merge as merge
     from suture.compare import paper as paper
     from suture.compare import stitch as stitch
     from suture.data import ImagePreprocessing as ImagePreprocessing
@@ -59,12 +61,12 @@ _NAMES = {
     "stitching": ("Family", "StitchingLayer", "TaskRecipe"),
     "ood": ("OOD", "EnergyRecipe", "Thresholds"),
     "results": ("Comparison", "load"),
-    "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "paper",
+    "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "merge", "paper",
                 "stitch"),
     "studies": ("Study", "study"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
-_ROOMS = {"indices": "indices", "zoo": "zoo", "controls": "studies.controls"}
+_ROOMS = {"indices": "indices", "zoo": "zoo", "studies": "studies", "controls": "studies.controls"}
 """Rooms, and parts of rooms, that are themselves public."""
 
 __all__ = sorted([*_ROOM_OF, *_ROOMS])

@@ -88,7 +88,7 @@ def test_a_study_from_its_plan_to_its_report(spec: Path, command: Command,
     assert "3 of 3 pairs done, 0 to do\n" in command("study", "plan", "s.toml")[1]
     _, out, _ = command("study", "status", "s.toml")
     assert "3 done, 0 running, 3 failed, 0 to do" in out
-    assert "failed: a into broken: broken cannot be built: " in out
+    assert "a into broken and 2 other pairs failed: broken cannot be built: " in out
     command("study", "run", "s.toml")
     assert len(counted) == 6  # 3 of the reference
     code, out, _ = command("study", "report", "s.toml", "--out", "page")
@@ -98,6 +98,15 @@ def test_a_study_from_its_plan_to_its_report(spec: Path, command: Command,
     assert "<i>" not in page
     assert "'=1+1" in table
     assert len(table.splitlines()) == len(made.table) + 1
+
+
+def test_a_study_whose_networks_all_fail_has_a_page(spec: Path, command: Command) -> None:
+    spec.write_text(SPEC.replace("tiny:network", "tiny:none").replace("tiny:other", "tiny:none"))
+    assert command("study", "run", "s.toml")[0] == 2
+    code, out, _ = command("study", "report", "s.toml")
+    assert code == 0
+    assert "None of 6 pairs could be compared" in out
+    assert "a cannot be built" in Path("s/report.html").read_text()
 
 
 def test_status_knows_what_runs_and_how_long_the_rest_takes(spec: Path, command: Command) -> None:

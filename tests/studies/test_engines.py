@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,32 @@ def test_a_cluster_that_does_not_answer(address: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("engine", "named"), [
     ("slurm", "slurm"), ("processes:none", "none"), ("processes:0", "0"), ("serial:2", "serial:2"),
-    (3, "int")])
+    ("ray:0", "workers"), ("ray:-2", "workers"), ("ray:1.5", "workers"), (3, "int")])
 def test_engines_that_do_not_exist(engine: Any, named: str) -> None:
     with pytest.raises(SutureError, match=named):
         find_engine(engine)
+
+
+def test_a_bare_number_is_that_of_workers_and_no_address() -> None:
+    assert find_engine("ray:4") == Ray(workers=4)
+    assert find_engine("processes:4") == processes.Processes(4)
+    assert find_engine("ray:10.0.0.1:6379") == Ray("10.0.0.1:6379")
+
+
+def test_a_worker_never_sees_the_interruption_of_a_terminal() -> None:
+    """A worker inherits the signals that are blocked when it is started, and would print its traceback."""
+    masks = list[set[int]]()
+
+    class Pool:
+        def submit(self, *_: Any) -> Future[str]:
+            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            done: Future[str] = Future()
+            done.set_result("outcome")
+            return done
+
+    assert list(processes._run_pool(Pool(), ["task"], {}, 1)) == ["outcome"]  # type: ignore[arg-type, list-item]
+    assert signal.SIGINT in masks[0]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_what_cannot_be_sent_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 import suture
 from suture import Study
+from suture.studies.network_study import call
 from suture.studies.running import tasks
 from tests.support import tiny
 from tests.support.interruptions import assert_same_numbers
@@ -57,12 +58,15 @@ def note_words(work: Callable[[], object]) -> None:
 
 
 def find_workers(driver: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    """Return the worker processes that a driver has started: its own children, or those of its Ray."""
+    parents, found = {driver}, list[int]()
+    for path in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
         try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == driver and b"spawn_main" in (path.parent / "cmdline").read_bytes():
-                found.append(int(path.parent.name))
+            number, parent = int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])
+            if parent in parents:
+                parents.add(number)
+                command = (path.parent / "cmdline").read_bytes()
+                found += [number] * (b"spawn_main" in command or command.startswith(b"ray::"))
         except (OSError, ValueError):
             continue
     return found
@@ -192,6 +196,16 @@ def test_an_interruption_without_a_folder_says_so() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_an_interruption_before_the_first_pair_says_that_earlier_results_are_kept(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(call, "arrange", stop)
+    with pytest.raises(KeyboardInterrupt, match=r"before the first pair; '.*study' keeps"):
+        run(tmp_path / "study")
+
+
 def test_a_suspended_holder_notices_that_its_claim_was_taken(tmp_path: Path) -> None:
     """Another process takes the claim in mid-pair, and ends without a word."""
     stages: list[str] = []
@@ -210,10 +224,12 @@ def test_a_suspended_holder_notices_that_its_claim_was_taken(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["serial", "processes:2"])
+@pytest.mark.parametrize("engine", ["serial", "processes:2", "ray"])
 def test_twenty_kills_at_random_moments(engine: str, tmp_path: Path, whole: Study) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
     began = time.monotonic()  # the first one, of `whole`, has loaded what all need
-    run(tmp_path / "unbroken", engine)
+    assert not os.waitpid(begin(lambda: run(tmp_path / "unbroken", engine)), 0)[1]
     took, drawn, kills, number = time.monotonic() - began, random.Random(0), 0, 0
     while kills < 20:
         kills += kill_until_done(tmp_path / str(number), engine, lambda: drawn.uniform(0.1, 0.8) * took,

@@ -18,7 +18,7 @@ from suture.indices import INDICES, of_matrices
 from suture.numbers import MEASURES, METRIC_FORMS
 from suture.studies.network_study import inference
 from suture.studies.network_study.geometry import check_distances, embed_networks, link_networks
-from suture.studies.network_study.inference import NetworkPairs, find_trend, summarise_pairs
+from suture.studies.network_study.inference import NetworkPairs, contrast_groups, find_trend, summarise_pairs
 from tests.support.comparisons import of_values
 
 
@@ -65,6 +65,17 @@ def test_the_interval_against_networks_drawn_one_by_one() -> None:
         kept = [values[i, j] for i, j in itertools.combinations(rng.integers(0, 6, 6), 2) if i != j]
         means.append(np.mean(kept) if kept else np.nan)
     assert np.allclose([low, high], np.nanpercentile(means, [2.5, 97.5]), atol=0.02)
+
+
+def test_draws_that_mostly_say_nothing_give_no_interval() -> None:
+    """Of three networks, draws with two different ones have a single pair, and all others are alike."""
+    values = frame(np.array([[1, 0.2, 0.5], [0.2, 1, 0.3], [0.5, 0.3, 1]]))
+    assert not math.isnan(summarise_pairs(NetworkPairs.of(values), None, "", 0).iloc[0].low)
+    assert math.isnan(find_trend(values, np.array([0.0, 1, 3]), "epoch", "cka", 0).low)
+    assert math.isnan(contrast_groups(values, ["x", "x", "y"], "kind", "cka", 0).low)
+    more = of_points(np.random.default_rng(0).random((4, 2)))
+    assert not math.isnan(find_trend(more, np.array([0.0, 1, 3, 7]), "epoch", "cka", 0).low)
+    assert not math.isnan(contrast_groups(more, ["x", "x", "y", "y"], "kind", "cka", 0).low)
 
 
 def test_groups_of_equal_and_unequal_words() -> None:

@@ -198,6 +198,10 @@ BAD = [
     ("[study]\npairs = [['a', 'b']]", 8, "study.pairs", "'b'"),
     ("[study]\nengine = 'slurm'", 8, "study.engine", "serial"),
     ("[study]\nfolder = 3", 8, "study.folder", "3"),
+    ("[study]\npass_memory = 'much'", 8, "study.pass_memory", "4GB"),
+    ("[study]\npass_memory = 4", 8, "study.pass_memory", "got 4"),
+    ("[networks.b]\nspec = 'x'\nabout = {network = 'y'}", 7, "networks.b", "source_network"),
+    ("[networks.b]\nspec = 'x'\ncheckpoints = 'my.toml'\npattern = '{network}'", 7, "networks.b", "got 'my'"),
     ("[study]\nnetworks = 3", 8, "study.networks", "pairs"),
     ("[sttings]", 7, "sttings", "settings"),
 ]

@@ -50,6 +50,7 @@ def test_pairs(pairs: Any, expected: list[str]) -> None:
 
 @pytest.mark.parametrize(("pairs", "named"), [
     ("everything", "everything"), ("with:d", "d"), ([("a", "d")], "d"), ([("a",)], "a"), ([], "none"),
+    (5, "pairs='all'"), (None, "pairs='all'"),
     (lambda a, b: False, "none")])
 def test_pairs_that_do_not_exist(pairs: Any, named: str) -> None:
     with pytest.raises(SutureError, match=named):
@@ -59,10 +60,16 @@ def test_pairs_that_do_not_exist(pairs: Any, named: str) -> None:
 @pytest.mark.parametrize(("given", "about", "named"), [
     ({}, {}, "none"), ({"a": 3}, {}, "3"), ({"a": tiny.Tiny}, {}, "Tiny"), ({3: make(0)}, {}, "3"),
     (make(0), {}, "Tiny"), ({"a": make(0)}, {"b": {"seed": 1}}, "'b'"), (["zoo:resnet20"], {"x": {}}, "'x'"),
-    ({"a": make(0)}, {"a": {"made": [1]}}, "made")])
+    ({"a": make(0)}, {"a": {"made": [1]}}, "made"),
+    ({"a": make(0)}, {"a": {"network": "x"}}, "source_network")])
 def test_networks_that_are_none(given: Any, about: Any, named: str) -> None:
     with pytest.raises(SutureError, match=named):
         list_members(given, about)
+
+
+def test_without_data_a_study_says_what_a_comparison_says() -> None:
+    with pytest.raises(SutureError, match="expected data to compare the networks on"):
+        suture.study({"a": make(0)}, **HOW)
 
 
 def test_a_list_of_networks_gets_names() -> None:

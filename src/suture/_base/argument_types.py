@@ -74,7 +74,7 @@ def read_path(given: Any) -> Any:
     text = os.fspath(given)
     if not isinstance(text, str) or not text or "\0" in text or len(text) > _MOST_PATH or any(
             len(part.encode(errors="replace")) > _MOST_NAME for part in re.split(r"[/\\]", text)):
-        raise refuse("a path", "" if isinstance(given, str) else type(text).__name__)
+        raise refuse("a path", show_value(text))
     return given
 
 

@@ -17,6 +17,7 @@ from suture.studies import (
     Study,
     StudyFile,
     StudyReportOptions,
+    describe_failures,
     describe_study,
     find_standing,
     list_garbage,
@@ -96,8 +97,8 @@ def status(spec: SpecArgument) -> None:
                   f"{len(found.waiting)} to do")
     for a, b in found.running:
         console.print(f"running: {clean(a)} into {clean(b)}", soft_wrap=True)
-    for (a, b), reason in found.failed.items():
-        console.print(f"failed: {clean(a)} into {clean(b)}: {clean(reason)}", soft_wrap=True)
+    for line in describe_failures(found.failed):
+        console.print(clean(line), soft_wrap=True)
     if found.seconds is not None and (found.running or found.waiting):
         console.print(f"about {format_duration(found.seconds)} left, at the pace so far", soft_wrap=True)
 

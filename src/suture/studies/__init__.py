@@ -6,6 +6,7 @@ from suture.studies.following.mlflow import MLflow as MLflow
 from suture.studies.following.wandb import WandB as WandB
 from suture.studies.network_study.call import study as study
 from suture.studies.network_study.report import StudyReportOptions as StudyReportOptions
+from suture.studies.network_study.report import describe_failures as describe_failures
 from suture.studies.network_study.report import describe_study as describe_study
 from suture.studies.network_study.report import write_study_report as write_study_report
 from suture.studies.network_study.result import Study as Study

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,11 +29,12 @@ def measure_pair(made: Comparison, measures: Sequence[str] | None, reduce: Reduc
 class MLflow:
     """A callback of a study that logs each pair as a run of MLflow (extra ``mlflow``).
 
-    >>> suture.study(..., on_result=suture.studies.MLflow("seeds", "sqlite:///mlflow.db"))
+    >>> suture.study(..., on_result=suture.studies.MLflow("seeds", "http://127.0.0.1:5000"))
 
     A run has the names and words of both networks as parameters, one number for each measure as metrics,
     and the key of its result as tag ``suture.key``: a pair that has a finished run with this key gets no
-    other, so that a study that goes on logs nothing twice. A pair that failed is a failed run.
+    other, so that a study that goes on logs nothing twice. A pair that failed is a failed run. The extra is
+    the client, for a server; databases such as ``sqlite:///mlflow.db`` need the whole package ``mlflow``.
 
     Attributes:
         experiment: its name; made if it is missing.
@@ -63,7 +65,11 @@ class MLflow:
         from mlflow.entities import Metric, Param, RunTag
 
         query = f"tags.`{_KEY}` = '{finished.key}' and attributes.status = 'FINISHED'"
-        if self._client.search_runs([self._experiment], query, max_results=1):
+        words = {_clean(name): str(value) for name, value in describe_pair(finished).items()}
+        # A network that is given under two names has one key, and pairs of its own.
+        names = {side: words[side] for side in ("source", "target")}
+        if any(names.items() <= run.data.params.items()
+               for run in self._client.search_runs([self._experiment], query)):
             return
         now = round(1000 * time.time())
         run = self._client.create_run(self._experiment, start_time=now - round(1000 * finished.seconds),
@@ -72,11 +78,16 @@ class MLflow:
                    measure_pair(finished.comparison, self.measures, self.reduce))
         tags = {_KEY: finished.key, **({"suture.failure": finished.reason[:5000]} if finished.reason else {})}
         self._client.log_batch(
-            run.info.run_id, [Metric(name, value, now, 0) for name, value in
+            run.info.run_id, [Metric(_clean(name), value, now, 0) for name, value in
                               {**metrics, "seconds": finished.seconds}.items()],
-            [Param(name, str(value)) for name, value in describe_pair(finished).items()],
+            [Param(name, value) for name, value in words.items()],
             [RunTag(name, value) for name, value in tags.items()])
         self._client.set_terminated(run.info.run_id, "FAILED" if finished.reason else "FINISHED", now)
+
+
+def _clean(name: str) -> str:
+    """Return a name with the characters that MLflow allows."""
+    return re.sub(r"[^A-Za-z0-9_.: /-]", "_", name)
 
 
 def describe_pair(finished: FinishedPair) -> Mapping[str, Any]:

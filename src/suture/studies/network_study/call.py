@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def study(given: StudyOptions) -> Study:
     Raises:
         SutureError: bad input; no pair could be compared.
     """
-    with listen_to_signals():
+    with listen_to_signals(), explain_interruption(given.folder):
         return run_study(given)
 
 
@@ -85,6 +85,18 @@ def run_study(given: StudyOptions) -> Study:
         pair, reason = next(iter(failures.items()))
         raise SutureError(f"no pair could be compared; {' into '.join(pair)}: {reason}")
     return Study.make({**about, "notes": [*listed.notes, *callbacks.notes]}, kept, failures)
+
+
+@contextmanager
+def explain_interruption(folder: Any) -> Iterator[None]:
+    """Say of an interruption before the first pair that results of earlier calls are kept."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if folder is not None and not any(isinstance(part, str) for part in error.args):
+            error.args = (f"interrupted before the first pair; {str(folder)!r} keeps what earlier calls have "
+                          "computed",)
+        raise
 
 
 def _explain(done: int, total: int, folder: Any) -> str:

@@ -147,7 +147,7 @@ class ComparedNetworks:
             Columns ``group``, ``value``, ``low``, ``high`` (a bootstrap over networks, never over pairs),
             ``networks``, ``pairs`` and ``reason`` for a missing interval.
         """
-        labels = None if by is None else list(self._find_words(by))
+        labels = None if by is None else list(self.find_words(by))
         return summarise_pairs(NetworkPairs.of(self.matrix(measure, reduce)), labels, by or "", seed)
 
     @checked
@@ -163,7 +163,7 @@ class ComparedNetworks:
         Raises:
             SutureError: no such column or no numbers in it, fewer than three pairs, or nothing that varies.
         """
-        words = self._find_words(along)
+        words = self.find_words(along)
         try:
             numbers = words.to_numpy(dtype=float)
         except (TypeError, ValueError) as error:
@@ -184,9 +184,10 @@ class ComparedNetworks:
         Raises:
             SutureError: no such column, or no pair within or across its groups.
         """
-        return contrast_groups(self.matrix(measure, reduce), list(self._find_words(by)), by, measure, seed)
+        return contrast_groups(self.matrix(measure, reduce), list(self.find_words(by)), by, measure, seed)
 
-    def _find_words(self, column: str) -> pd.Series[Any]:
+    def find_words(self, column: str) -> pd.Series[Any]:
+        """Return what is said of each network in a column of `about`."""
         if column not in self.about:
             raise make_unknown_error("column of about", column, map(str, self.about.columns))
         return self.about[column].reindex(list(self.networks))

@@ -137,12 +137,13 @@ def draw_embedding(study: Study, measure: str, colour: str | None = None) -> Fig
     ax = made.add_subplot()
     numbers, groups = choose_columns(study)
     column = colour or next(iter((*numbers, *groups)), None)
-    if column is None:
+    words = None if column is None else study.find_words(column).reindex(names)
+    if column is None or words is None:
         ax.plot(*points.T, "o", color=_COLOURS[0], markersize=5)
     elif column in numbers:
-        _draw_numbers(ax, points, study.about[column].reindex(names).to_numpy(float), column)
+        _draw_numbers(ax, points, words.to_numpy(float), column)
     else:
-        _draw_groups(ax, points, [str(v) for v in study.about[column].reindex(names)], column)
+        _draw_groups(ax, points, [str(v) for v in words], column)
     ax.set_aspect("equal", "datalim")
     ax.margins(0.12)
     ax.set(xticks=[], yticks=[])

@@ -20,6 +20,8 @@ DRAWS = 2000
 """Draws of bootstraps and permutations."""
 FEWEST = 3
 """Smallest number of networks that give an interval."""
+_UNDEFINED = 0.5
+"""Largest share of draws of a bootstrap in which a statistic may be undefined."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,8 @@ class NetworkPairs:
         """Return the 95 % interval of a statistic of pair weights (n,), over draws of networks.
 
         Networks are drawn with replacement; a pair counts as often as both of its networks together (Snijders
-        and Borgatti 1999). Pairs of a network with itself do not occur. NaN with fewer than three networks.
+        and Borgatti 1999). Pairs of a network with itself do not occur. NaN with fewer than three networks,
+        and where most draws do not have the pairs that the statistic needs: the few others are all alike.
         """
         if self.used < FEWEST:
             return math.nan, math.nan
@@ -74,8 +77,9 @@ class NetworkPairs:
             counts = np.zeros(self.networks)
             counts[known] = rng.multinomial(len(known), np.full(len(known), 1 / len(known)))
             weights = counts[self.a] * counts[self.b]
-            if weights.any():
-                found.append(statistic(weights))
+            found.append(statistic(weights) if weights.any() else math.nan)
+        if np.isnan(found).mean() > _UNDEFINED:
+            return math.nan, math.nan
         low, high = np.nanpercentile(found, [2.5, 97.5])
         return float(low), float(high)
 
@@ -99,8 +103,9 @@ def summarise_pairs(pairs: NetworkPairs, labels: list[object] | None, by: str, s
         value = float(some.similarity.mean())
         low, high = some.bootstrap(some.average, seed)
         rows.append({"group": name, "value": value, "low": low, "high": high, "networks": some.used,
-                     "pairs": len(some.a), "reason": "" if some.used >= FEWEST else
-                     f"{some.used} networks: an interval needs {FEWEST}"})
+                     "pairs": len(some.a), "reason": "" if not math.isnan(low) else
+                     f"{some.used} networks: an interval needs {FEWEST}" if some.used < FEWEST else
+                     f"{some.used} networks in {len(some.a)} pairs are too few for an interval"})
     expect(bool(rows), "pairs of different networks with a value", "none")
     return pd.DataFrame(rows)
 
@@ -114,7 +119,7 @@ class Trend:
         along: what x is.
         measure: what the values are.
         rho: rank correlation (Spearman) of x and value.
-        low, high: its 95 % interval, a bootstrap over networks; nan with fewer than three.
+        low, high: its 95 % interval, a bootstrap over networks; nan with too few.
         p: share of permutations of the networks with a correlation as far from 0 (Mantel 1967).
         networks: number of networks.
         column: of what is said of the networks.
@@ -197,7 +202,7 @@ class GroupContrast:
         by: what the groups are of.
         measure: what the values are.
         same, different: mean over pairs within a group, and across groups.
-        low, high: 95 % interval of same - different, a bootstrap over networks; nan with fewer than three.
+        low, high: 95 % interval of same - different, a bootstrap over networks; nan with too few.
         p: share of permutations of the networks with a difference as far from 0.
         least_p: the smallest p that so many networks allow.
         networks: number of networks.

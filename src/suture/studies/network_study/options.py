@@ -9,18 +9,20 @@ from typing import Annotated, Any
 from pydantic import SkipValidation
 from typing_extensions import Doc
 
-from suture._base import FilePath, SutureError, expect, options
+from suture._base import FilePath, SutureError, expect, options, show_value
 from suture.compare import Settings
 from suture.studies.following.finished_pair import Callback
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: Any) -> int:
     """Return the number of bytes that a text such as "500MB" says."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]b|b|)", text.strip().lower())
+    given = text.strip().lower() if isinstance(text, str) else ""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]b|b|)", given)
     if found is None:
-        raise SutureError(f"expected memory such as 4GB, got {text!r}; write '4GB', or '0' for none")
+        raise SutureError(f"expected memory such as 4GB, got {show_value(text)}; write '4GB', or '0' for "
+                          "none")
     return round(float(found[1]) * _UNITS[found[2]])
 
 
@@ -47,7 +49,7 @@ class StudyOptions(Settings):
         "processes may share it. Changed networks, data or settings are computed anew beside it. None: "
         "nothing is kept.")] = None
     engine: Annotated[Any, SkipValidation, Doc(
-        "Engine that runs the pairs: serial, processes:N (worker processes of this machine), ray or "
+        "Engine that runs the pairs: serial, processes:N or ray:N (N workers of this machine), ray, "
         "ray:ADDRESS (a cluster), or a `suture.studies.Ray` with CPUs and GPUs for each pair. All but serial "
         "need a folder, which all workers see.")] = "serial"
     on_result: Annotated[Any, SkipValidation, Doc(

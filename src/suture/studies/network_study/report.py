@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from suture._base import FilePath, checked, options, replace_file
 from suture.results import ReportOptions, format_people_csv, require_matplotlib, write_with_figures
 from suture.studies.network_study.findings import StudyFindings, find_study
 from suture.studies.network_study.layers import Reduce
+from suture.studies.population.pairs import PairName
 
 if TYPE_CHECKING:
     from suture.studies.network_study.result import Study
@@ -46,9 +48,18 @@ def write_study_page(study: Study, page: Path, given: StudyReportOptions) -> Pat
 
 def describe_study(study: Study, given: StudyReportOptions, most: int = 10) -> list[str]:
     """Return what a study found, in sentences, and its failures, at most so many."""
-    failed = [f"{a} into {b} failed: {reason}" for (a, b), reason in study.failures.items()]
-    more = [f"{len(failed) - most} more failed."] if len(failed) > most else []
-    return [*_find(study, given).sentences, *failed[:most], *more]
+    return [*_find(study, given).sentences, *describe_failures(study.failures, most)]
+
+
+def describe_failures(failures: Mapping[PairName, str], most: int = 10) -> list[str]:
+    """Say which pairs failed and why, pairs of one reason in one line, in at most so many lines and one."""
+    pairs: dict[str, list[PairName]] = {}
+    for pair, reason in failures.items():
+        pairs.setdefault(reason, []).append(pair)
+    others = ("", " and another pair", *(f" and {n} other pairs" for n in range(2, len(failures))))
+    lines = [f"{' into '.join(of[0])}{others[len(of) - 1]} failed: {reason}" for reason, of in pairs.items()]
+    left = sum(map(len, list(pairs.values())[most:]))
+    return lines[:most] + ([f"{left} more failed."] if left else [])
 
 
 def _find(study: Study, given: StudyReportOptions) -> StudyFindings:

@@ -93,7 +93,7 @@ def list_members(networks: Any, about: Mapping[str, Mapping[str, Any]]) -> dict[
         fit = (isinstance(given, nn.Module | str | NetworkSource)
                or (callable(given) and not isinstance(given, type)))
         expect(fit, f"a module, a function that builds one, or a spec as {name!r}", show_value(given))
-        found[name] = Member(name, given, _read_words(name, about.get(name, {})))
+        found[name] = Member(name, given, read_words(name, about.get(name, {})))
     expect(bool(found), "at least one network", "none")
     strange = next((name for name in about if name not in found), None)
     if strange is not None:
@@ -102,13 +102,19 @@ def list_members(networks: Any, about: Mapping[str, Mapping[str, Any]]) -> dict[
     return found
 
 
-def _read_words(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is said of a network as plain values; those of NumPy become Python's."""
+def read_words(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of a network as plain values; those of NumPy become Python's.
+
+    Raises:
+        SutureError: something else, or a word that is a column of every table.
+    """
     found = {}
     for key, value in given.items():
         plain = value.item() if isinstance(value, np.generic) else value
         expect(isinstance(key, str) and (plain is None or isinstance(plain, str | bool | int | float)),
                f"texts and numbers about {name!r}", f"{key!r}: {show_value(value)}")
+        expect(key != "network", f"another word than 'network' about {name!r}", show_value(value),
+               "write model=, as the table has columns source_network and target_network")
         found[key] = plain
     return found
 

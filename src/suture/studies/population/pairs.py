@@ -37,6 +37,8 @@ def _list(names: Sequence[str], pairs: Any) -> Iterable[PairName]:
         with run_foreign("the function given as pairs"):
             return [(a, b) for a, b in product(names, names) if pairs(a, b)]
     if not isinstance(pairs, str):
+        expect(isinstance(pairs, Iterable), "a word, a list or a function as pairs", show_value(pairs),
+               "write pairs='all'")
         return [_read_pair(names, pair) for pair in pairs]
     word, sign, name = pairs.partition(":")
     if word == "with" and sign:

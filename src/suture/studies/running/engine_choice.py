@@ -18,14 +18,24 @@ def _make_serial(argument: str) -> Engine:
 
 
 def _make_processes(argument: str) -> Engine:
-    if argument and not (argument.isdecimal() and int(argument)):
-        raise SutureError(f"expected a number of processes, got {argument!r}; write engine='processes:4'")
-    return Processes(int(argument)) if argument else Processes()
+    return Processes(_read_workers(argument, "processes")) if argument else Processes()
+
+
+def _make_ray(argument: str) -> Engine:
+    if argument.lstrip("+-").replace(".", "", 1).isdecimal():  # a bare number is no address
+        return Ray(workers=_read_workers(argument, "ray"))
+    return Ray(argument or None)
+
+
+def _read_workers(text: str, engine: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise SutureError(f"expected a number of workers, got {text!r}; write engine='{engine}:4'")
+    return int(text)
 
 
 ENGINES: Mapping[str, Callable[[str], Engine]] = MappingProxyType({
-    "serial": _make_serial, "processes": _make_processes, "ray": lambda address: Ray(address or None)})
-"""Engines by name; what follows a colon is the number of processes, or the address of a cluster."""
+    "serial": _make_serial, "processes": _make_processes, "ray": _make_ray})
+"""Engines by name; what follows a colon is the number of workers, or the address of a cluster."""
 
 
 def find_engine(given: str | Engine) -> Engine:

@@ -83,7 +83,7 @@ def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings,
         key = hash_parts({"source": one["hash"], "target": other["hash"], "shared": about})
         tasks.append(PairTask(pair, key, (one["weights"], other["weights"])))
     seen = shared["data"][0][1]
-    shares = not (own or isinstance(work.data, Prepared | Paired)) and "inputs" in seen
+    shares = not (own or isinstance(work.data, Prepared | Paired)) and "inputs" in (seen or {})
     return TaskList(tasks, failed, notes, kept, shares)
 
 

@@ -98,11 +98,25 @@ def _run_pool(pool: ProcessPoolExecutor, tasks: Sequence[PairTask], running: dic
     while left or running:
         while left and len(running) < most:
             task = left.pop(0)
-            running[pool.submit(_run, task)] = task
+            with _block_interruptions():
+                running[pool.submit(_run, task)] = task
         for future in wait(running, return_when=FIRST_COMPLETED).done:
             outcome = future.result()
             del running[future]
             yield outcome
+
+
+@contextmanager
+def _block_interruptions() -> Iterator[None]:
+    """Let SIGINT wait while workers are started: they inherit this, and print nothing while they import."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def require_store(store: StudyStore | None, engine: str) -> StudyStore:

@@ -14,7 +14,7 @@ from typing import Any
 from suture import specs
 from suture._base import Progress, SutureError, checked, is_held
 from suture.studies.following.event_log import keep_log, log_event
-from suture.studies.network_study.call import arrange, run_study
+from suture.studies.network_study.call import arrange, explain_interruption, run_study
 from suture.studies.network_study.manifest import list_broken, read_tasks
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
@@ -40,8 +40,13 @@ def run_file(spec: StudyFile, progress: Progress | None = None, on_result: Any =
     Args:
         progress, on_result: as for `suture.study`.
     """
-    given = spec.open()
-    StudyStore.open(spec.folder)
+    with explain_interruption(spec.folder):
+        given = spec.open()
+        StudyStore.open(spec.folder)
+        return _run_opened(spec, given, progress, on_result)
+
+
+def _run_opened(spec: StudyFile, given: StudyOptions, progress: Progress | None, on_result: Any) -> Study:
     with keep_log(spec.folder / LOG_FILE):
         log_event(f"begins: {spec.file.path}")
         networks = dict(given.networks)

@@ -27,6 +27,7 @@ from suture._base import (
 )
 from suture.data import parse_preprocessing
 from suture.networks import Recipe
+from suture.studies.population.members import read_words
 from suture.studies.population.sources import SpecNetwork
 from suture.studies.spec.option_tables import read_options
 from suture.studies.spec.toml_file import TomlFile
@@ -73,8 +74,8 @@ class NetworkTable:
             expect(None in (getattr(self, one), getattr(self, other)), f"{one} or {other}", "both")
         for name in ("seeds", "keep"):
             listed = getattr(self, name)
-            expect(listed is None or 0 < len(set(listed)) == len(listed), f"{name} that differ",
-                   show_value(listed))
+            expect(listed is None or 0 < len(set(listed)) == len(listed),
+                   f"{name} that differ, at least one", show_value(listed))
         if isinstance(self.recipe, str):
             check_recipe(self.recipe)
         if self.input is not None:
@@ -167,6 +168,7 @@ def read_networks(file: TomlFile) -> dict[str, Entry]:
             expect(bool(name.strip()), "a name of the network", repr(name))
             for own, entry in _expand(name, table):
                 expect(own not in found, "one name for each network", f"{own!r} twice")
+                read_words(own, entry.about)
                 found[own] = entry
     return found
 

@@ -13,7 +13,7 @@ from suture import specs, zoo
 from suture._base import clean_file_name, expect, hash_parts, list_options, make_unknown_error, options
 from suture.compare import Settings
 from suture.networks import Recipe
-from suture.studies.network_study.options import StudyOptions
+from suture.studies.network_study.options import StudyOptions, parse_size
 from suture.studies.population.pairs import list_pairs
 from suture.studies.population.sources import NetworkSource, SpecNetwork, TrainedNetwork
 from suture.studies.running.engine_choice import find_engine
@@ -74,6 +74,8 @@ class StudyFile:
             list_pairs(list(made.networks), made.study.get("pairs", "all"))
         with file.locate(("study", "engine")):
             find_engine(made.study.get("engine", "serial"))
+        with file.locate(("study", "pass_memory")):
+            parse_size(made.study.get("pass_memory", "0"))
         with file.locate(("study", "folder")):
             expect(isinstance(made.study.get("folder", ""), str), "a folder", repr(made.study.get("folder")))
         return made
