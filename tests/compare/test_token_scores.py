@@ -124,7 +124,7 @@ def test_arrays_are_sums_over_the_tokens_of_each_text(pair: Any) -> None:
 @pytest.mark.parametrize("labelled", [False, True])
 def test_padding_and_batches_change_nothing(labelled: bool) -> None:
     network, options = made(not labelled), {"labelled": labelled, "sites": ["blocks.0", "blocks.2"]}
-    detectors = None if labelled else suture.OOD(("mahalanobis", "tail_energy"))
+    detectors = None if labelled else suture.OOD(("mahalanobis", "tail_energy"), range_examples=10)
     one, other, third = (compared(network, texts(), texts(17, 1), **options, length=length, size=size,
                                   methods=methods, ood=ood)
                          for length, size, methods, ood in ((12, 8, ("dm", "tlm"), detectors),
@@ -168,7 +168,7 @@ def test_what_a_network_makes_of_padding_enters_nothing() -> None:
     found = []
     for value in (0.0, 1e4, math.nan):
         torch.manual_seed(0)
-        detectors = suture.OOD(("mahalanobis", "neighbours", "two_sample"))
+        detectors = suture.OOD(("mahalanobis", "neighbours", "two_sample"), range_examples=10)
         found.append(compared(Alone(value).eval(), texts(), texts(17, 1), methods=["dm"], ood=detectors,
                               sites=["blocks.0", "blocks.1"]))
     for name, other in product(found[0].measures, found[1:]):
