@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from suture.compare import compare_arrays as compare_arrays
     from suture.compare import dry_run as dry_run
     from suture.compare import load_stitched as load_stitched
+    from suture.compare import merge as merge
     from suture.compare import paper as paper
     from suture.compare import stitch as stitch
     from suture.data import ImagePreprocessing as ImagePreprocessing
@@ -60,7 +61,7 @@ _NAMES = {
     "stitching": ("Family", "StitchingLayer", "TaskRecipe"),
     "ood": ("OOD", "EnergyRecipe", "Thresholds"),
     "results": ("Comparison", "load"),
-    "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "paper",
+    "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "merge", "paper",
                 "stitch"),
     "studies": ("Study", "study"),
 }

@@ -100,6 +100,15 @@ def test_a_study_from_its_plan_to_its_report(spec: Path, command: Command,
     assert len(table.splitlines()) == len(made.table) + 1
 
 
+def test_a_study_whose_networks_all_fail_has_a_page(spec: Path, command: Command) -> None:
+    spec.write_text(SPEC.replace("tiny:network", "tiny:none").replace("tiny:other", "tiny:none"))
+    assert command("study", "run", "s.toml")[0] == 2
+    code, out, _ = command("study", "report", "s.toml")
+    assert code == 0
+    assert "None of 6 pairs could be compared" in out
+    assert "a cannot be built" in Path("s/report.html").read_text()
+
+
 def test_status_knows_what_runs_and_how_long_the_rest_takes(spec: Path, command: Command) -> None:
     spec.write_text(SPEC.replace("[networks.broken]\n", "[networks.c]\n").replace("nothing", "network"))
     assert command("study", "run", "s.toml")[0] == 0

@@ -709,7 +709,7 @@ def test_the_memory_that_is_planned_is_the_memory_that_is_taken(names: Any, fitt
     moments = [gathering._stitch, *gathering._pooled.wanted.values()]
     held = [f.nbytes for m in moments if m is not None for f in m._folds]
     held += [t.nbytes for rows in gathering._rows.values() for t in rows._tables.values()]
-    assert sum(held) + sum(s.nbytes for s in gathering._own) == planned > 0
+    assert sum(held) + sum(s.nbytes for s in gathering.own) == planned > 0
 
 
 def test_sums_that_do_not_fit_are_refused_before_they_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

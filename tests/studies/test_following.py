@@ -135,16 +135,17 @@ def test_mlflow_has_a_run_for_each_pair_once(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     tracking = pytest.importorskip("mlflow.tracking")
     tracker = MLflow("mine", f"file://{tmp_path}/runs")
-    made = run(on_result=tracker)
+    made = run(on_result=tracker, about={"a": {"epoch (of 5)": 3}})
     assert not any("callback" in note for note in made.meta["notes"])
     run(on_result=MLflow("mine", f"file://{tmp_path}/runs"))  # knows what is there
     client = tracking.MlflowClient(f"file://{tmp_path}/runs")
     runs = client.search_runs([client.get_experiment_by_name("mine").experiment_id])
-    found = {r.info.run_name: r for r in runs if r.info.status == "FINISHED"}
-    assert sorted(found) == ["a into a", "a into b"]
+    done = [r for r in runs if r.info.status == "FINISHED"]
+    assert sorted(r.info.run_name for r in done) == ["a into a", "a into b"]
+    found = {r.info.run_name: r for r in done}
     value = reduce_layers(made.comparison("a", "b"), "cka", "diagonal").value
     assert found["a into b"].data.metrics["cka"] == pytest.approx(value)
-    assert found["a into b"].data.params == {"source": "a", "target": "b"}
+    assert found["a into b"].data.params == {"source": "a", "target": "b", "source.epoch _of 5_": "3"}
     assert found["a into b"].info.end_time >= found["a into b"].info.start_time
     failed = [r for r in runs if r.info.status == "FAILED"]
     assert {r.data.tags["suture.failure"] for r in failed} == {made.failures["a", "c"]}

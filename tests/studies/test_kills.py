@@ -58,12 +58,15 @@ def note_words(work: Callable[[], object]) -> None:
 
 
 def find_workers(driver: int) -> list[int]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
+    """Return the worker processes that a driver has started: its own children, or those of its Ray."""
+    parents, found = {driver}, list[int]()
+    for path in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
         try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == driver and b"spawn_main" in (path.parent / "cmdline").read_bytes():
-                found.append(int(path.parent.name))
+            number, parent = int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])
+            if parent in parents:
+                parents.add(number)
+                command = (path.parent / "cmdline").read_bytes()
+                found += [number] * (b"spawn_main" in command or command.startswith(b"ray::"))
         except (OSError, ValueError):
             continue
     return found
@@ -221,10 +224,12 @@ def test_a_suspended_holder_notices_that_its_claim_was_taken(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["serial", "processes:2"])
+@pytest.mark.parametrize("engine", ["serial", "processes:2", "ray"])
 def test_twenty_kills_at_random_moments(engine: str, tmp_path: Path, whole: Study) -> None:
+    if engine == "ray":
+        pytest.importorskip("ray")
     began = time.monotonic()  # the first one, of `whole`, has loaded what all need
-    run(tmp_path / "unbroken", engine)
+    assert not os.waitpid(begin(lambda: run(tmp_path / "unbroken", engine)), 0)[1]
     took, drawn, kills, number = time.monotonic() - began, random.Random(0), 0, 0
     while kills < 20:
         kills += kill_until_done(tmp_path / str(number), engine, lambda: drawn.uniform(0.1, 0.8) * took,

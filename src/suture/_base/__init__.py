@@ -62,6 +62,9 @@ from suture._base.keeping.locks import hold_lock as hold_lock
 from suture._base.keeping.locks import is_held as is_held
 from suture._base.keeping.locks import refuse_held as refuse_held
 from suture._base.keeping.locks import still_holds as still_holds
+from suture._base.keeping.object_state import UnknownStateError as UnknownStateError
+from suture._base.keeping.object_state import fill_state as fill_state
+from suture._base.keeping.object_state import write_state as write_state
 from suture._base.keeping.places import check_file as check_file
 from suture._base.keeping.places import check_folder as check_folder
 from suture._base.object_hashing import ObjectHash as ObjectHash

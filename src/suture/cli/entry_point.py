@@ -29,6 +29,8 @@ COMMANDS = {
                "The sites of a network: names, kinds, shapes, and whether they cut the network in two."),
     "compare": ("stitching_commands", "Compare two networks layer by layer: indices, direct matching, task "
                                       "loss matching, verdict, report."),
+    "merge": ("stitching_commands", "The result of all shards of a comparison. The same `suture compare` "
+                                    "without --shard goes on from it."),
     "stitch": ("stitching_commands", "Fit one stitching layer, save it, and say what the stitched network "
                                      "reaches on the test data."),
     "study": ("study_commands",

@@ -106,6 +106,7 @@ COMPARISON = list_parameters(Settings, leave_out=("alignment", "tlm", "batch_siz
 RUN = list_parameters(Settings, only=("seed", "device"))
 REPORT = list_parameters(ReportOptions)
 RESTART = list_parameters(CompareOptions, only=("restart",))
+SHARD = list_parameters(CompareOptions, only=("shard",))
 STITCH_RESTART = list_parameters(StitchOptions, only=("restart",))
 FIT = list_parameters(FitSettings, only=("task", "output", "family", "relu", "examples", "seed", "device"))
 

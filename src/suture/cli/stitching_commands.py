@@ -1,4 +1,4 @@
-"""Commands that stitch: compare, stitch."""
+"""Commands that stitch: compare, merge, stitch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from suture.cli.console import (
     split_names,
 )
 from suture.cli.entry_point import clean, console
-from suture.cli.inputs import DataOptions, load_comparison_inputs
+from suture.cli.inputs import ComparisonInputs, DataOptions, load_comparison_inputs
 from suture.cli.options import (
     ALIGNMENT,
     COMPARISON,
@@ -30,6 +30,7 @@ from suture.cli.options import (
     RECIPE_NAMES,
     REPORT,
     RESTART,
+    SHARD,
     STITCH_RESTART,
     DataOption,
     NetworkArgument,
@@ -42,6 +43,8 @@ from suture.cli.options import (
     read_record,
 )
 from suture.compare import Ready, hold_folder, make_ready, paper
+from suture.compare import compare as compare_networks
+from suture.compare import merge as merge_shards
 from suture.compare import stitch as stitch_networks
 from suture.ood import OOD, EnergyRecipe
 from suture.representations import DEFAULT_RULE, AlignmentRule
@@ -52,17 +55,22 @@ PresetOption = Annotated[str | None, typer.Option(
     help="paper: layers, examples and recipe of Balogh and Jelasity 2025.")]
 SiteArgument = Annotated[str, typer.Argument(help="Site in it.")]
 DATA = list_parameters(DataOptions)
+_FOLDER = Path("suture-result")
 
 
-@command(DATA, COMPARISON, ALIGNMENT, RECIPE, DETECTORS, REPORT, RESTART)
+@command(DATA, COMPARISON, ALIGNMENT, RECIPE, DETECTORS, REPORT, RESTART, SHARD)
 def compare(
     source: NetworkArgument, target: TargetArgument = None, source_weights: WeightsOption = None,
     target_weights: WeightsOption = None, data: DataOption = "digits", preset: PresetOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only the table of sites, memory and "
                                                             "time.")] = False,
-    out: OutOption = Path("suture-result"), **options: Any,
+    out: OutOption = _FOLDER, **options: Any,
 ) -> None:
     """Compare two networks layer by layer: indices, direct matching, task loss matching, verdict, report."""
+    if options["shard"] is not None:
+        expect(not (dry_run or options["restart"]), "--shard without --dry-run and --restart", "both")
+        _compare_shard(source, target, source_weights, target_weights, data, preset, out, options)
+        return
     if dry_run:
         _compare(source, target, source_weights, target_weights, data, preset, None, options)
         return
@@ -72,15 +80,50 @@ def compare(
         _compare(source, target, source_weights, target_weights, data, preset, out, options)
 
 
-def _compare(source: str, target: str | None, source_weights: Path | None, target_weights: Path | None,
-             data: str, preset: str | None, out: Path | None, options: dict[str, Any]) -> None:
-    """Print the dry run, and compare if there is a folder to write to."""
+def _compare_shard(source: str, target: str | None, source_weights: Path | None,
+                   target_weights: Path | None, data: str, preset: str | None, out: Path,
+                   options: dict[str, Any]) -> None:
+    """Run the pass over a shard, and write what it has collected to a file."""
+    if out == _FOLDER:
+        out = Path(f"shard-{options['shard'].replace('/', '-of-')}.safetensors")
+    check_file(out, ".safetensors")
+    given, arguments = _load(source, target, source_weights, target_weights, data, preset, options)
+    print_notes(given.notes)
+    with show_progress() as progress:
+        made: Any = compare_networks(given.source, given.target, given.train, given.test, **arguments,
+                                     progress=progress, shard=options["shard"])
+    console.print(f"{clean(str(made))}\nshard: {clean(str(made.save(out)))}", soft_wrap=True)
+
+
+@command(REPORT)
+def merge(
+    shards: Annotated[list[Path], typer.Argument(help="Files that `suture compare --shard` wrote, all of one "
+                                                      "comparison.")],
+    out: OutOption = _FOLDER, **options: Any,
+) -> None:
+    """The result of all shards of a comparison. The same `suture compare` without --shard goes on from it."""
+    check_file(out / "report.html")
+    made = merge_shards(shards, save_to=out)
+    print_verdict(made)
+    report = write_report([made], out / "report.html", read_record(ReportOptions, options))
+    console.print(f"\nresult: {clean(str(out))}\nreport: {clean(str(report))}", soft_wrap=True)
+
+
+def _load(source: str, target: str | None, source_weights: Path | None, target_weights: Path | None,
+          data: str, preset: str | None, options: dict[str, Any]) -> tuple[ComparisonInputs, dict[str, Any]]:
+    """Return networks and data of a comparison, and its other arguments."""
     if target is None and (target_weights is not None or options["target_input"] is not None):
         target = source
     given = load_comparison_inputs(source, target, source_weights, target_weights, data,
                                    read_record(DataOptions, options), options["seed"])
-    arguments = {**_read_settings(preset, options),
-                 "names": _choose_names(source, source_weights, target, target_weights)}
+    return given, {**_read_settings(preset, options),
+                   "names": _choose_names(source, source_weights, target, target_weights)}
+
+
+def _compare(source: str, target: str | None, source_weights: Path | None, target_weights: Path | None,
+             data: str, preset: str | None, out: Path | None, options: dict[str, Any]) -> None:
+    """Print the dry run, and compare if there is a folder to write to."""
+    given, arguments = _load(source, target, source_weights, target_weights, data, preset, options)
     ready = make_ready(given.source, given.target, given.train, given.test, **arguments, save_to=out,
                        restart=options["restart"] and out is not None)
     print_notes(given.notes)

@@ -8,7 +8,9 @@ from suture.compare.arrays.files import ArrayFile as ArrayFile
 from suture.compare.arrays.options import ArrayOptions as ArrayOptions
 from suture.compare.fitting.group_checkpoints import PASS as PASS
 from suture.compare.fitting.group_pass import collect_together as collect_together
+from suture.compare.fitting.merged_shards import merge as merge
 from suture.compare.fitting.prepared_networks import PreparedNetworks as PreparedNetworks
+from suture.compare.fitting.shards import Shard as Shard
 from suture.compare.fitting.single_layer import StitchOptions as StitchOptions
 from suture.compare.fitting.single_layer import stitch as stitch
 from suture.compare.kept_run import hold_folder as hold_folder

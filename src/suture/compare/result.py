@@ -51,8 +51,14 @@ def list_standing_notes(setup: Setup, chance: Mapping[str, Any]) -> list[str]:
 
 def assemble(setup: Setup, found: Findings) -> Comparison:
     """Return the comparison so far."""
-    settings = setup.settings
     chance = describe_counts(found.counts, setup.task.of_tokens)
+    return build_comparison(setup, found, list_standing_notes(setup, chance),
+                            list_special(setup, found, chance), setup.self_stitching)
+
+
+def list_special(setup: Setup, found: Findings, chance: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the meta that only comparisons of networks have."""
+    settings = setup.settings
     meta: dict[str, Any] = {
         "settings": settings.as_record(setup.data.held_out), "n_test": found.counts.get("n_test"),
         "target_accuracy": _compute_target_accuracy(found.arrays), "fingerprints": list(setup.fingerprints),
@@ -66,7 +72,7 @@ def assemble(setup: Setup, found: Findings) -> Comparison:
     meta |= {name: value for name, value in (("chance", chance), ("warning", setup.warning)) if value}
     if found.ood:
         meta["ood"] = dict(found.ood)
-    return build_comparison(setup, found, list_standing_notes(setup, chance), meta, setup.self_stitching)
+    return meta
 
 
 def build_comparison(setup: SharedSetup, found: Findings, standing: Iterable[str], special: Mapping[str, Any],

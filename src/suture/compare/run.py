@@ -23,6 +23,7 @@ from suture.compare.fitting.moments import (
     match,
 )
 from suture.compare.fitting.prepared_networks import PreparedNetworks
+from suture.compare.fitting.shards import collect_shard
 from suture.compare.fitting.task_loss import (
     describe_training,
     find_marks,
@@ -55,6 +56,8 @@ def compare(given: CompareOptions) -> Comparison:
     Raises:
         SutureError: bad input. One line says what was expected, what was given and what to write instead.
     """
+    if given.shard is not None:
+        return collect_shard(given)  # type: ignore[return-value]  # a `Shard`, as the option says
     return run_stages(given)
 
 

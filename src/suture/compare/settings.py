@@ -271,8 +271,26 @@ class CompareOptions(Settings):
         "Start anew: remove earlier checkpoints, and replace the earlier result, also a damaged one, when "
         "the first stage is done. Other files stay.")] = Field(default=False, kw_only=True)
 
+    shard: Annotated[tuple[Count, Count] | str | None, Doc(
+        "Number of a shard and of all, such as (3, 8) or 3/8: only the pass over this part of the data is "
+        "run, and what it has collected is returned, for `suture.merge`. The data must come in one order.",
+        )] = Field(default=None, kw_only=True)
+
+    @property
+    def shard_numbers(self) -> tuple[int, int]:
+        """Number of the shard, and of all."""
+        text = "/".join(map(str, self.shard)) if isinstance(self.shard, tuple) else self.shard or "1/1"
+        number, slash, count = text.partition("/")
+        fit = bool(slash) and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)
+        expect(fit, "a shard k/n with k from 1 to n", repr(text), "write 3/8 for the third of eight")
+        return int(number), int(count)
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        _ = self.shard_numbers  # raises for bad ones
+        kept = self.save_to is not None or self.previous is not None
+        expect(self.shard is None or not kept, "a shard without a folder and an earlier result", "one",
+               "write suture.compare(..., shard=...).save(path)")
         expect(not self.restart or self.save_to is not None, "restart with a folder", "no folder",
                "write save_to=")
         expect(self.save_to is None or self.previous is None, "save_to or previous", "both",

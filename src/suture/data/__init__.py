@@ -33,6 +33,11 @@ from suture.data.seen import SeenData as SeenData
 from suture.data.sources import is_spec as is_spec
 from suture.data.sources import open_pair as open_pair
 from suture.data.sources.examples import Examples as Examples
+from suture.data.sources.shards import ShardDigest as ShardDigest
+from suture.data.sources.shards import ShardPlace as ShardPlace
+from suture.data.sources.shards import find_place as find_place
+from suture.data.sources.shards import merge_digests as merge_digests
+from suture.data.sources.shards import read_shard as read_shard
 from suture.data.sources.splits import draw_balanced_order as draw_balanced_order
 from suture.data.sources.splits import make_generator as make_generator
 from suture.data.text_preprocessing import TextPreprocessing as TextPreprocessing

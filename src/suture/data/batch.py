@@ -74,17 +74,20 @@ def is_same_batch(one: Batch, other: Batch) -> bool:
 
 def cut_batch(batch: Batch, size: int) -> Iterator[Batch]:
     """Cut a batch into micro-batches of at most `size` examples."""
+    for start in range(0, batch.size, size):
+        yield slice_batch(batch, slice(start, start + size))
+
+
+def slice_batch(batch: Batch, rows: slice) -> Batch:
+    """Return some consecutive examples of a batch."""
+    def cut(part: Any) -> Any:
+        return part[rows]
+
     n = batch.size
-    for start in range(0, n, size):
-        rows = slice(start, start + size)
-
-        def cut(part: Any, rows: slice = rows) -> Any:
-            return part[rows]
-
-        source = convert_examples(batch.source, n, cut)
-        target = source if batch.target is batch.source else convert_examples(batch.target, n, cut)
-        yield Batch(source, target, None if batch.labels is None else batch.labels[rows],
-                    _cut_raw(batch.raw, n, cut), batch.remake)
+    source = convert_examples(batch.source, n, cut)
+    target = source if batch.target is batch.source else convert_examples(batch.target, n, cut)
+    return Batch(source, target, None if batch.labels is None else batch.labels[rows],
+                 _cut_raw(batch.raw, n, cut), batch.remake)
 
 
 def _cut_raw(raw: Any, size: int, cut: Callable[[Any], Any]) -> Any:

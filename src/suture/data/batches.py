@@ -176,6 +176,22 @@ class Batches:
         assert self.seen is not None
         return self.seen
 
+    def list_sizes(self) -> list[int]:
+        """Return the sizes of the batches of a pass; loaders that do not tell are read for it."""
+        n = self.count_examples()
+        size = getattr(self._stream, "size" if isinstance(self._stream, RowStream) else "batch_size", None)
+        if n is None or size is None:
+            return [batch.size for batch in self._read()]
+        return [min(size, n - start) for start in range(0, n, size)]
+
+    def count_before(self, example: int) -> int:
+        """Return the number of batches before an example that need not be read."""
+        return example // self._stream.size if isinstance(self._stream, RowStream) else 0
+
+    def find_start(self, example: int) -> int:
+        """Return the number of the first example that is read for one."""
+        return self.count_before(example) * getattr(self._stream, "size", 0)
+
     def take_over(self, other: Batches) -> None:
         """Note what a whole pass over the same data has seen and counted elsewhere."""
         self.seen, self.running, self._counted = other.seen, other.running, other._counted

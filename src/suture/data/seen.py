@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -59,13 +59,11 @@ class SeenDigest:
         self._examples = self._sum = 0
 
     def update(self, batch: Batch) -> None:
-        n = batch.size
-        if batch.raw is not None:
-            given = batch.raw
-        else:
-            given = batch.source if batch.source is batch.target else (batch.source, batch.target)
-        inputs = _hash_examples(given, n)
-        labels = [b""] * n if batch.labels is None else _hash_examples(batch.labels, n)
+        self.add(*hash_batch(batch))
+
+    def add(self, inputs: Sequence[bytes], labels: Sequence[bytes]) -> None:
+        """Add the hashes that `hash_batch` made of a batch."""
+        n = len(inputs)
         for one, label in zip(inputs, labels, strict=True):
             self._inputs.update(one)
             self._labels.update(label)
@@ -76,6 +74,16 @@ class SeenDigest:
     def finish(self) -> SeenData:
         ordered = [d.hexdigest()[:16] for d in (self._inputs, self._labels, self._sizes)]
         return SeenData(self._examples, ordered[0], ordered[1], f"{self._sum % 2**128:032x}", ordered[2])
+
+
+def hash_batch(batch: Batch) -> tuple[list[bytes], list[bytes]]:
+    """Return hashes of the inputs, raw where suture prepares them, and of the labels of each example."""
+    n = batch.size
+    if batch.raw is not None:
+        given = batch.raw
+    else:
+        given = batch.source if batch.source is batch.target else (batch.source, batch.target)
+    return _hash_examples(given, n), [b""] * n if batch.labels is None else _hash_examples(batch.labels, n)
 
 
 def _hash_examples(given: Any, n: int) -> list[bytes]:

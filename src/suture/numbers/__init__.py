@@ -82,6 +82,7 @@ from suture.numbers.sampling import ChosenRows as ChosenRows
 from suture.numbers.sampling import Reservoir as Reservoir
 from suture.numbers.sampling import choose_groups as choose_groups
 from suture.numbers.sampling import draw_uniform as draw_uniform
+from suture.numbers.sampling import merge_samples as merge_samples
 from suture.numbers.shifted_sums import ShiftedSums as ShiftedSums
 from suture.numbers.spectra import Pair as Pair
 from suture.numbers.spectra import Spectra as Spectra

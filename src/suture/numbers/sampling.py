@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,12 +37,14 @@ class Reservoir:
 
     The `most` numbers with the smallest hash of (seed, number) are kept; a shorter stream is kept whole. The
     hash is a bijection, so no two hashes are equal. The sample and its slots depend only on the seed and the
-    stream's length, `seen`. `most` below 1 raises `SutureError`.
+    stream's length, `seen`, and on the number of its first example, `start`. `most` below 1 raises
+    `SutureError`.
     """
 
     most: int = SAMPLE_ROWS
     seed: int = 0
     seen: int = field(default=0, init=False)
+    start: int = field(default=0, init=False)
     _largest: list[tuple[int, int]] = field(default_factory=list, init=False, repr=False)
     _numbers: Ints = field(init=False, repr=False)
 
@@ -53,7 +55,11 @@ class Reservoir:
     @property
     def numbers(self) -> Ints:
         """Stream numbers now held, (m,) by slot; m = min(most, seen)."""
-        return self._numbers.copy()
+        return self._numbers + self.start
+
+    def start_at(self, number: int) -> None:
+        """Begin with an example in the middle of the stream."""
+        self.start = number
 
     def offer(self, count: int) -> tuple[Ints, Ints]:
         """Choose which of the next `count` >= 0 examples to store; return their positions and their slots.
@@ -61,10 +67,10 @@ class Reservoir:
         Slots ascend. They number the rows of a table of `most` rows; an example replaces what is in its slot,
         and the largest hash held leaves for a smaller one.
         """
-        first, held = self.seen, len(self._numbers)
+        first, held, start = self.seen, len(self._numbers), self.start + self.seen
         self._numbers = np.append(self._numbers, np.full(min(self.most, first + count) - held, -1))
         hashes = _mix_bits(_mix_bits(np.array([self.seed % 2**64], np.uint64))
-                           + np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+                           + np.arange(start, start + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
         may_enter = (range(count) if len(self._largest) < self.most
                      else np.flatnonzero(hashes < np.uint64(-self._largest[0][0])))
         for position in map(int, may_enter):
@@ -89,6 +95,11 @@ class ChosenRows:
     chosen: Ints
     seed: int = 0
     seen: int = field(default=0, init=False)
+    start: int = field(default=0, init=False)
+
+    def start_at(self, number: int) -> None:
+        """Begin with an example in the middle of the stream."""
+        self.start = number
 
     @property
     def most(self) -> int:
@@ -98,12 +109,13 @@ class ChosenRows:
     @property
     def numbers(self) -> Ints:
         """Stream numbers now held."""
-        return self.chosen[self.chosen < self.seen]
+        return self.chosen[self.chosen < self.start + self.seen]
 
     def offer(self, count: int) -> tuple[Ints, Ints]:
         """Choose which of the next `count` examples to store; return their positions and their slots."""
-        slots = np.flatnonzero((self.chosen >= self.seen) & (self.chosen < self.seen + count))
-        positions = self.chosen[slots] - self.seen
+        first = self.start + self.seen
+        slots = np.flatnonzero((self.chosen >= first) & (self.chosen < first + count))
+        positions = self.chosen[slots] - first
         self.seen += count
         return positions, slots
 
@@ -118,3 +130,17 @@ def choose_groups(groups: Ints, most: int, seed: int) -> ChosenRows:
     fits = np.cumsum(counts[order]) <= most
     fits[:2] = True
     return ChosenRows(np.flatnonzero(np.isin(groups, numbers[order[fits]])), seed)
+
+
+def merge_samples(parts: Sequence[Reservoir | ChosenRows]
+                  ) -> tuple[Reservoir | ChosenRows, list[tuple[int, int]]]:
+    """Return the sample of a stream from those of its parts in order, and where each slot's example lies.
+
+    Returns:
+        The sample, and for each of its slots the number of a part and the slot there.
+    """
+    made = replace(parts[0])
+    made.offer(sum(part.seen for part in parts))
+    places = {int(number): (k, slot) for k, part in enumerate(parts)
+              for slot, number in enumerate(part.numbers) if number >= part.start}
+    return made, [places[int(number)] for number in made.numbers]

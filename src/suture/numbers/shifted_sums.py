@@ -42,6 +42,7 @@ class ShiftedSums:
     def __init__(self, width: int = 0, precision: torch.dtype = torch.float32, *, pairs: bool = True) -> None:
         self.precision, self._pairs = precision, pairs
         self._numbers: dict[int, int] = {}
+        self._primed = False
         self._allocate(width)
 
     def _allocate(self, width: int) -> None:
@@ -71,7 +72,7 @@ class ShiftedSums:
         """
         if not len(rows) or (mask is not None and not bool(mask.any())):
             return
-        if not self.n:
+        if not self.n and not self._primed:
             self._allocate(rows.shape[-1])
             self.shift = compute_shift(rows, mask, self.precision).cpu()
         rows = rows[:, None] if rows.ndim == 2 else rows
@@ -93,6 +94,24 @@ class ShiftedSums:
         flat = centred.flatten(0, 1)
         products = flat.T @ flat if self._pairs else flat.square().sum(0)
         return to_double(products).cpu(), to_double(centred.sum(1)).cpu()
+
+    def take_shift(self, other: ShiftedSums) -> None:
+        """Take the sums about the same point as others, before the first batch."""
+        self._allocate(len(other.shift))
+        self.shift, self._primed = other.shift, other.n > 0
+
+    def absorb(self, other: ShiftedSums) -> None:
+        """Add the sums of other rows, all of one class."""
+        if not other.n:
+            return
+        way = other.shift - self.shift if self.n else torch.zeros_like(other.shift)
+        if not self.n:
+            self._allocate(len(other.shift))
+            self.shift = other.shift
+        total, n = other.totals.sum(0), other.n
+        edge = torch.outer(way, total)
+        self.gram = self.gram + other.gram + edge + edge.T + n * torch.outer(way, way)
+        self._add_classes([0], other.counts.sum()[None], (total + n * way)[None])
 
     def _add_classes(self, classes: list[int], counts: Tensor, totals: Tensor) -> None:
         index = torch.tensor([self._numbers.setdefault(c, len(self._numbers)) for c in classes])

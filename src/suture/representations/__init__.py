@@ -21,6 +21,11 @@ from suture.representations.recognition import recognise_shape as recognise_shap
 from suture.representations.shapes import Kind as Kind
 from suture.representations.shapes import Shape as Shape
 from suture.representations.shapes import find_image_size as find_image_size
+from suture.representations.shards import check_examples as check_examples
+from suture.representations.shards import explain_unmergeable as explain_unmergeable
+from suture.representations.shards import has_shifts as has_shifts
+from suture.representations.shards import merge_shards as merge_shards
+from suture.representations.shards import start_shard as start_shard
 from suture.representations.token_masks import Masks as Masks
 from suture.representations.token_masks import TokenMasks as TokenMasks
 from suture.representations.token_masks import find_sequence_lengths as find_sequence_lengths

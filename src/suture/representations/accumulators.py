@@ -85,11 +85,16 @@ class Accumulators:
                    f"{s}, tokens of texts", "write @pool")
         self._flat = FlatKernels.for_indices((r.index for r in flat), len(sources), len(targets), same=same,
                                              precision=settings.precision)
-        self._own = ([ShiftedSums(s.width, settings.precision) for s in sources]
+        self.own = ([ShiftedSums(s.width, settings.precision) for s in sources]
                      if settings.select_requests(STITCH) and not same else [])
         self._nulls = NullRows(self._shapes, {} if self._stitch is None else self._stitch.alignments,
                                self._pooled.alignments, settings, self._rows.get("pool"), same=same)
         self.examples = 0
+
+    @property
+    def parts(self) -> list[Any]:
+        """The accumulators of all statistics that can be merged (`suture.representations.shards`)."""
+        return [p for p in (self._stitch, self._pooled, *self._rows.values(), self._nulls) if p is not None]
 
     @property
     def stitch(self) -> AlignedMoments:
@@ -111,12 +116,10 @@ class Accumulators:
     @property
     def nbytes_planned(self) -> int:
         """Number of bytes that all cells will need, known before the first batch."""
-        parts: list[AlignedMoments | RowSample | NullRows] = [*self._pooled.wanted.values(),
-                                                              *self._rows.values(), self._nulls]
-        if self._stitch is not None:
-            parts.append(self._stitch)
+        parts: list[Any] = [*self._pooled.wanted.values(), *self._rows.values(), self._nulls]
+        parts += [] if self._stitch is None else [self._stitch]
         features = [s.width * s.rows for side in self._shapes[:2 - self._same] for s in side]
-        return (sum(part.nbytes_planned for part in parts) + sum(s.nbytes for s in self._own)
+        return (sum(int(part.nbytes_planned) for part in parts) + sum(s.nbytes for s in self.own)
                 + (0 if self._flat is None else self._flat.nbytes_planned(features)))
 
     @torch.no_grad()
@@ -129,7 +132,7 @@ class Accumulators:
             self._stitch.update(xs, ys, mask_x, mask_y, shared)
         if self._flat is not None:
             self._flat.update(xs, ys)
-        for x, shape, sums in zip(xs, self._shapes[0], self._own, strict=bool(self._own)):
+        for x, shape, sums in zip(xs, self._shapes[0], self.own, strict=bool(self.own)):
             rows = get_row_mask(shape, View.ALL, mask_x)
             sums.update(to_grid(x, shape, View.ALL).flatten(1, -2),
                         mask=None if rows is None else rows.flatten(1), shared=shared)
@@ -288,8 +291,8 @@ class Accumulators:
 
     def compute_statistics(self, side: str, k: int) -> SiteStatistics:
         """Compute the statistics of site `k` of a side ("source" or "target"), with positions as rows."""
-        if side == "source" and self._own:
-            sums = self._own[k].get_side()
+        if side == "source" and self.own:
+            sums = self.own[k].get_side()
         else:
             source = k if self._same else next(i for i, j in self.stitch.alignments if j == k)
             sums = self.stitch.get_moments(source, k).y

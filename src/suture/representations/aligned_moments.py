@@ -113,10 +113,41 @@ class AlignedMoments:
         self._folds = [PairMoments(self._x.grids, self._x.widths, self._y.grids, self._y.widths, resizings,
                                    same=same, precision=precision, higher=higher) for _ in range(folds)]
         self.spectra = Spectra()
+        self._more: list[list[PairMoments]] = [[] for _ in range(folds)]
+        self.start = 0
 
     @property
     def examples(self) -> int:
-        return sum(f.examples for f in self._folds)
+        return sum(f.examples for k in self.folds for f in self._list_sums(k))
+
+    @property
+    def number(self) -> int:
+        """Number of the next example in the data."""
+        return self.start + self.examples
+
+    @property
+    def has_shifts(self) -> bool:
+        return all(f.examples for f in self._folds)
+
+    def start_at(self, number: int) -> None:
+        """Begin with an example in the middle of the data."""
+        self.start = number
+
+    def take_shifts(self, other: AlignedMoments) -> None:
+        """Take the sums about the same points as others, before the first batch."""
+        for mine, theirs in zip(self._folds, other._folds, strict=True):
+            mine.take_shifts(theirs)
+
+    def absorb(self, *others: AlignedMoments) -> None:
+        """Add the moments of other examples; those about other points are merged when they are asked for."""
+        self.spectra = Spectra()
+        for k, mine in enumerate(self._folds):
+            theirs = [f for other in others for f in other._list_sums(k)]
+            self._more[k] += [f for f in theirs if not mine.absorb(f)]
+
+    def _list_sums(self, fold: int) -> list[PairMoments]:
+        """Return the sums of a fold, each about points of its own."""
+        return [self._folds[fold], *self._more[fold]]
 
     @property
     def nbytes_planned(self) -> int:
@@ -133,7 +164,7 @@ class AlignedMoments:
         Work on the same tensors for other pairs of networks is `shared` (`PairMoments.update`).
         """
         self.spectra = Spectra()
-        start, k, n = self.examples, len(self._folds), len(xs[0])
+        start, k, n = self.number, len(self._folds), len(xs[0])
         for sequence in () if self._same else find_shared_sequences(self.sources, self.targets):
             self._check_tokens(sequence, xs, ys, mask_x, mask_y)
         for fold, moments in enumerate(self._folds):
@@ -180,8 +211,9 @@ class AlignedMoments:
         They have shifts of their own, and `join` merges them.
         """
         expect(self.examples > 0, "at least one batch", "none", "call update first")
-        held = [self._folds[k] for k in (self.folds if folds is None else folds)]
-        return [parts for f in held if f.examples and (parts := self._get_parts(f, i, j))]
+        found = [[m for f in self._list_sums(k) if f.examples for m in self._get_parts(f, i, j)]
+                 for k in (self.folds if folds is None else folds)]
+        return [parts for parts in found if parts]
 
     def _get_parts(self, fold: PairMoments, i: int, j: int, *, empty: bool = False) -> list[Moments]:
         found = [fold.get_sums(x, y) for x, y in self._find_views(i, j)]
@@ -218,7 +250,8 @@ class AlignedMoments:
 
     def count_rows(self, i: int, j: int) -> int:
         """Count the rows of one cell."""
-        return sum(f.count_rows(y) for f in self._folds for _, y in self._find_views(i, j))
+        return sum(f.count_rows(y) for k in self.folds for f in self._list_sums(k)
+                   for _, y in self._find_views(i, j))
 
     def find_keys(self, i: int, j: int) -> tuple[Key, Key]:
         """Return the keys of both sides of a cell, equal for cells that share the rows."""

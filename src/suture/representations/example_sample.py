@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from suture.indices import PermutedRows
-from suture.numbers import ChosenRows, Exchange, Ints, Reservoir
+from suture.numbers import ChosenRows, Exchange, Ints, Reservoir, merge_samples
 from suture.representations.accumulator_settings import AccumulatorSettings
 from suture.representations.alignment import Alignment
 from suture.representations.row_sample import find_unpadded_rows
@@ -55,6 +55,11 @@ class ExampleSample:
         self._kept: dict[int, _Example] = {}
 
     @property
+    def offered(self) -> int:
+        """Number of examples that were drawn from."""
+        return self._sample.seen
+
+    @property
     def nbytes_planned(self) -> int:
         """Number of bytes that will be needed, for texts as long as in the dry run."""
         return self._sample.most * self._example_bytes
@@ -71,6 +76,17 @@ class ExampleSample:
                      for of in ((xs,) if self._same else (xs, ys))]
             masks = [_copy_mask(m, one) for m in (mask_x, mask_y)]
             self._kept[slot] = _Example(sides[0], sides[-1], masks[0], masks[1])
+
+    def start_at(self, number: int) -> None:
+        """Begin with an example in the middle of the data."""
+        self._sample.start_at(number)
+
+    def absorb(self, *others: ExampleSample) -> None:
+        """Become the sample of all examples; those of the others follow in order."""
+        parts = (self, *others)
+        made, places = merge_samples([part._sample for part in parts])
+        self._kept = {slot: parts[k]._kept[there] for slot, (k, there) in enumerate(places)}
+        self._sample = made
 
     def keep_rows(self, i: int, j: int, get_groups: Callable[[Ints], Ints | None]) -> PermutedRows | str:
         """Return the rows of a cell, or the reason why there are none.

@@ -63,13 +63,19 @@ class NullRows:
         self._whole = (ExampleSample(shapes, stitched, settings, self._choose, same=same)
                        if draws and asked[STITCH] and not all(pooled_rows) else None)
         self._classed = asked[WITHIN]
-        self._seen, self._dropped = 0, 0
+        self._seen, self._start = 0, 0
         self._labels: list[Tensor] = []
 
     @property
     def wanted(self) -> bool:
         """True if any examples are kept."""
         return self.pools or self._whole is not None
+
+    @property
+    def offered(self) -> int | None:
+        """Number of examples that rows were drawn from; None without kept rows."""
+        part = self._own or self._whole
+        return None if part is None else part.offered
 
     @property
     def nbytes_planned(self) -> int:
@@ -79,6 +85,22 @@ class NullRows:
     def _choose(self, most: int) -> ChosenRows | None:
         groups = self._settings.groups
         return None if groups is None else choose_groups(groups, most, self._settings.seed)
+
+    def start_at(self, number: int) -> None:
+        """Begin with an example in the middle of the data."""
+        self._seen = self._start = number
+        for part in (self._own, self._whole):
+            if part is not None:
+                part.start_at(number)
+
+    def absorb(self, *others: NullRows) -> None:
+        """Add the kept examples of the others, which follow in order, but for rows that are shared."""
+        self._seen += sum(other._seen - other._start for other in others)
+        self._labels += [labels for other in others for labels in other._labels]
+        if self._own is not None:
+            self._own.absorb(*(other._own for other in others if other._own is not None))
+        if self._whole is not None:
+            self._whole.absorb(*(other._whole for other in others if other._whole is not None))
 
     def note_labels(self, count: int, labels: Tensor | None) -> None:
         """Note the classes of the next examples; those given by the user come first."""

@@ -65,6 +65,21 @@ class PooledMoments:
         if sum(len(x[0]) for x, _ in self._waiting) >= _MEANS_AT_ONCE:
             self.flush()
 
+    def start_at(self, number: int) -> None:
+        """Begin with an example in the middle of the data."""
+        for moments in self.wanted.values():
+            moments.start_at(number)
+
+    def absorb(self, *others: PooledMoments) -> None:
+        """Add the sums of other examples."""
+        for part in (self, *others):
+            part.flush()
+        for name, moments in self.wanted.items():
+            moments.absorb(*(other.wanted[name] for other in others))
+        for other in others:
+            for key, found in other._units.items():
+                self._units[key] = self._units[key].merge(found) if key in self._units else found
+
     def flush(self) -> None:
         if not self._waiting:
             return
@@ -74,7 +89,7 @@ class PooledMoments:
         if "plain" in self.wanted:
             self.wanted["plain"].update(xs, ys)
         if "standard" in self.wanted:
-            start = self.wanted["standard"].examples
+            start = self.wanted["standard"].number
             self.wanted["standard"].update([standardise_rows(x) for x in xs],
                                            [standardise_rows(y) for y in ys])
             self._add_unit_rows((xs, ys), start)

@@ -9,7 +9,15 @@ from torch import Tensor
 
 from suture._base import exact_products
 from suture.indices import Rows, Sample
-from suture.numbers import ChosenRows, Ints, Reservoir, Resizing, compute_interpolation, draw_uniform
+from suture.numbers import (
+    ChosenRows,
+    Ints,
+    Reservoir,
+    Resizing,
+    compute_interpolation,
+    draw_uniform,
+    merge_samples,
+)
 from suture.representations.alignment import Alignment, Part
 from suture.representations.token_masks import Masks
 from suture.representations.views import describe_positions, get_row_mask, to_grid
@@ -41,6 +49,11 @@ class RowSample:
         return len(self._reservoir.numbers)
 
     @property
+    def offered(self) -> int:
+        """Number of examples that were drawn from."""
+        return self._reservoir.seen
+
+    @property
     def numbers(self) -> Ints:
         """Numbers of the kept examples among those offered, by row."""
         return self._reservoir.numbers
@@ -57,7 +70,7 @@ class RowSample:
                mask_y: Masks) -> None:
         """Draw from one batch. Every example must have a row that is not padding."""
         self._made.clear()
-        start = self._reservoir.seen
+        start = self._reservoir.start + self._reservoir.seen
         kept, slots = self._reservoir.offer(len(xs[0]))
         if not len(kept):
             return
@@ -74,6 +87,21 @@ class RowSample:
                 rows = _draw_rows(pair, a, draws, masks) if self._stitched else pair
                 for side in missing:
                     self._store(keys[side], into, rows[side])
+
+    def start_at(self, number: int) -> None:
+        """Begin with an example in the middle of the data."""
+        self._reservoir.start_at(number)
+
+    def absorb(self, *others: RowSample) -> None:
+        """Become the sample of all examples; those of the others follow in order."""
+        parts = (self, *others)
+        made, places = merge_samples([part._reservoir for part in parts])
+        tables = {}
+        for key in {key: 0 for part in parts for key in part._tables}:
+            rows = torch.stack([parts[k]._tables[key][slot] for k, slot in places])
+            tables[key] = rows.new_zeros(made.most, rows.shape[1])
+            tables[key][:len(rows)] = rows
+        self._reservoir, self._tables, self._made = made, tables, {}
 
     def _store(self, key: Hashable, slots: Tensor, rows: Tensor) -> None:
         rows = rows.detach().cpu()

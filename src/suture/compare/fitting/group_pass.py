@@ -83,9 +83,11 @@ class _Group:
         self._pieces = {s.micro_batch: MicroBatch(s.micro_batch) for s in setups}
 
     def add(self, batch: Batch) -> None:
-        for most, pieces in self._pieces.items():
-            alike = [f for f in self.fillings if f.setup.pieces.most == most]
-            self._add(batch, pieces, alike)
+        alike: dict[int, list[Filling]] = {}
+        for filling in self.fillings:
+            alike.setdefault(min(filling.setup.pieces.most, batch.size), []).append(filling)
+        for fillings in alike.values():
+            self._add(batch, self._pieces[min(f.setup.pieces.most for f in fillings)], fillings)
 
     def _add(self, batch: Batch, pieces: MicroBatch, alike: list[Filling]) -> None:
         def run_fronts(piece: Batch) -> Fronts:

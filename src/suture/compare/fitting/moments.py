@@ -56,13 +56,14 @@ def collect_moments(batches: Batches, filling: Filling, progress: Progress | Non
     with (setup.keeper if name else NO_KEEPER).keep(name, filling.state) as kept:
         for k, batch in go_on(batches, kept):
             with filling.explain_failure(k):
-                _add_batch(batch, filling)
+                add_batch(batch, filling)
             if progress:
                 progress("moments", k + 1, batches.count_batches())
     filling.check()
 
 
-def _add_batch(batch: Batch, filling: Filling) -> None:
+def add_batch(batch: Batch, filling: Filling) -> None:
+    """Add a batch, in pieces, after both networks have run on each."""
     source, target = filling.setup.source, filling.setup.target
 
     def run_fronts(piece: Batch) -> tuple[list[Tensor], list[Tensor]]:

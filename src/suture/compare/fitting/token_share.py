@@ -19,6 +19,10 @@ class TokenShare:
     def __init__(self, rate: float, seed: int) -> None:
         self.rate, self.seed, self._seen = rate, seed, 0
 
+    def start_at(self, number: int) -> None:
+        """Begin with an example in the middle of the data."""
+        self._seen = number
+
     def draw(self, counted: Tensor) -> Tensor:
         """Draw from the unpadded tokens of the next N examples; mask and result are (N, T) booleans."""
         n, length = counted.shape

@@ -51,6 +51,7 @@ class PairMoments:
         self._keys: dict[int, bytes] = {}
         self._sums: dict[tuple[Any, ...], Tensor] = {}
         self._rows: dict[Hashable, int] = {}
+        self._primed = False
         self.examples = 0
         """Number of examples seen."""
 
@@ -100,7 +101,7 @@ class PairMoments:
         if shared is None:
             work.clear()
         targets = sources if self._same else targets
-        if not self.examples:
+        if not (self.examples or self._primed):
             first = self._compute_shifts(self._targets, targets, work)
             self._shifts = first if self._same else self._compute_shifts(self._sources, sources, work), first
         ys = [self._centre(g, 0 if self._same else 1, targets, work) for g in self._targets]
@@ -117,6 +118,26 @@ class PairMoments:
                 stacked = work.find(partial(torch.cat, norms, -1), "norms", norms)
                 self._add(y.multiply(stacked), "xx_y", gt.grid)
         self.examples += len(sources[0])
+
+    def take_shifts(self, other: PairMoments) -> None:
+        """Take the sums about the same points as others, before the first batch."""
+        self._shifts, self._primed = other._shifts, other.examples > 0
+
+    def absorb(self, other: PairMoments) -> bool:
+        """Add the sums of other examples; return False if they are about other points."""
+        if not (self.examples and other.examples):
+            if other.examples:
+                self.__dict__.update(other.__dict__)
+            return True
+        pairs = zip((*self._shifts[0], *self._shifts[1]), (*other._shifts[0], *other._shifts[1]), strict=True)
+        if not all(torch.equal(a, b) for a, b in pairs):
+            return False
+        for key, value in other._sums.items():
+            self._add(value, *key)
+        for grid, n in other._rows.items():
+            self._rows[grid] = self._rows.get(grid, 0) + n
+        self.examples += other.examples
+        return True
 
     def _compute_shifts(self, groups: list[SiteGroup], tensors: Sequence[Tensor],
                         work: SharedWork) -> list[Tensor]:

@@ -17,8 +17,6 @@ from suture.studies.following.finished_pair import FinishedPair
 from suture.studies.network_study.layers import Reduce, reduce_layers
 
 _KEY = "suture.key"
-_NOT_MLFLOW = re.compile(r"[^A-Za-z0-9_.: /-]")
-"""What names of parameters may not contain."""
 
 
 def measure_pair(made: Comparison, measures: Sequence[str] | None, reduce: Reduce) -> dict[str, float]:
@@ -67,7 +65,7 @@ class MLflow:
         from mlflow.entities import Metric, Param, RunTag
 
         query = f"tags.`{_KEY}` = '{finished.key}' and attributes.status = 'FINISHED'"
-        words = {_NOT_MLFLOW.sub("_", name): str(value) for name, value in describe_pair(finished).items()}
+        words = {_clean(name): str(value) for name, value in describe_pair(finished).items()}
         # A network that is given under two names has one key, and pairs of its own.
         names = {side: words[side] for side in ("source", "target")}
         if any(names.items() <= run.data.params.items()
@@ -80,11 +78,16 @@ class MLflow:
                    measure_pair(finished.comparison, self.measures, self.reduce))
         tags = {_KEY: finished.key, **({"suture.failure": finished.reason[:5000]} if finished.reason else {})}
         self._client.log_batch(
-            run.info.run_id, [Metric(name, value, now, 0) for name, value in
+            run.info.run_id, [Metric(_clean(name), value, now, 0) for name, value in
                               {**metrics, "seconds": finished.seconds}.items()],
             [Param(name, value) for name, value in words.items()],
             [RunTag(name, value) for name, value in tags.items()])
         self._client.set_terminated(run.info.run_id, "FAILED" if finished.reason else "FINISHED", now)
+
+
+def _clean(name: str) -> str:
+    """Return a name with the characters that MLflow allows."""
+    return re.sub(r"[^A-Za-z0-9_.: /-]", "_", name)
 
 
 def describe_pair(finished: FinishedPair) -> Mapping[str, Any]:
