@@ -7,6 +7,7 @@ import os
 import signal
 from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -119,6 +120,22 @@ def test_a_worker_never_sees_the_interruption_of_a_terminal() -> None:
     assert list(processes._run_pool(Pool(), ["task"], {}, 1)) == ["outcome"]  # type: ignore[arg-type, list-item]
     assert signal.SIGINT in masks[0]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_what_no_machine_can_run_is_refused_and_not_waited_for() -> None:
+    for make in (Ray, processes.Processes):
+        with pytest.raises(SutureError, match="at least one worker"):
+            make(workers=0)
+    ended = list[bool]()
+    ray = SimpleNamespace(is_initialized=lambda: False, init=lambda **_: None,
+                          cluster_resources=lambda: {"CPU": 2.0}, shutdown=lambda: ended.append(True))
+    with pytest.raises(SutureError, match="gpus for each pair of at most 0"), Ray(gpus=0.5)._connect(ray):
+        pass
+    with pytest.raises(SutureError, match="cpus for each pair of at most 2"), Ray(cpus=4)._connect(ray):
+        pass
+    with Ray(cpus=2)._connect(ray):
+        pass
+    assert len(ended) == 3
 
 
 def test_what_cannot_be_sent_is_named(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from threading import Event, Lock, Thread
 
 import torch
 
-from suture._base import Progress, SutureError, describe_error
+from suture._base import Progress, SutureError, describe_error, expect
 from suture.studies.running.engines import Outcome, Outcomes, note_failure, run_task
 from suture.studies.running.store import StudyStore
 from suture.studies.running.tasks import PairTask, Work
@@ -47,6 +47,9 @@ class Processes:
     """
 
     workers: int = 2
+
+    def __post_init__(self) -> None:
+        expect(self.workers >= 1, "at least one worker", self.workers)
 
     def run(self, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
             progress: Progress | None) -> Outcomes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from suture._base import FOREIGN, Progress, SutureError, describe_error, import_optional
+from suture._base import FOREIGN, Progress, SutureError, describe_error, expect, import_optional
 from suture.studies.running.engines import Outcome, Outcomes, note_failure, run_task
 from suture.studies.running.processes import MOST_ATTEMPTS, require_store
 from suture.studies.running.store import StudyStore
@@ -37,6 +37,9 @@ class Ray:
     workers: int | None = None
     cpus: float = 1
     gpus: float = 0
+
+    def __post_init__(self) -> None:
+        expect(self.workers is None or self.workers >= 1, "at least one worker", self.workers)
 
     def run(self, work: Work, store: StudyStore | None, tasks: Sequence[PairTask],
             progress: Progress | None) -> Outcomes:
@@ -78,9 +81,18 @@ class Ray:
             raise SutureError(f"cannot reach {place}: {describe_error(error)}; start it, or write "
                               "engine='serial'") from error
         try:
+            if not self.address:
+                self._check_resources(ray.cluster_resources())
             yield
         finally:
             ray.shutdown()
+
+    def _check_resources(self, found: Mapping[str, float]) -> None:
+        """Check that a pair can ever start on this machine; Ray itself would wait without end."""
+        for kind, name, asked in (("CPU", "cpus", self.cpus), ("GPU", "gpus", self.gpus)):
+            most = found.get(kind, 0)
+            expect(asked <= most, f"{name} for each pair of at most {most:g}, what Ray has on this machine",
+                   f"{asked:g}")
 
 
 def _check_address(address: str | None) -> None:
