@@ -198,7 +198,7 @@ def test_other_versions_compute_anew(name: str, monkeypatch: pytest.MonkeyPatch)
     if name == "torch":
         monkeypatch.setattr(torch, "__version__", "9.9")
     elif name == "suture":
-        monkeypatch.setattr(key, "version", lambda package: "9.9")
+        monkeypatch.setattr(key, "_find_own_version", lambda: "9.9")
     else:
         monkeypatch.setattr(key, "get_python_version", lambda: "9.9")
     with pytest.raises(SutureError, match=f"version of {name}: .*, now 9.9"):
