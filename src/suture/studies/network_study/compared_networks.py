@@ -147,7 +147,7 @@ class ComparedNetworks:
             Columns ``group``, ``value``, ``low``, ``high`` (a bootstrap over networks, never over pairs),
             ``networks``, ``pairs`` and ``reason`` for a missing interval.
         """
-        labels = None if by is None else list(self.find_words(by))
+        labels = None if by is None else list(find_words(self, by))
         return summarise_pairs(NetworkPairs.of(self.matrix(measure, reduce)), labels, by or "", seed)
 
     @checked
@@ -163,7 +163,7 @@ class ComparedNetworks:
         Raises:
             SutureError: no such column or no numbers in it, fewer than three pairs, or nothing that varies.
         """
-        words = self.find_words(along)
+        words = find_words(self, along)
         try:
             numbers = words.to_numpy(dtype=float)
         except (TypeError, ValueError) as error:
@@ -184,13 +184,7 @@ class ComparedNetworks:
         Raises:
             SutureError: no such column, or no pair within or across its groups.
         """
-        return contrast_groups(self.matrix(measure, reduce), list(self.find_words(by)), by, measure, seed)
-
-    def find_words(self, column: str) -> pd.Series[Any]:
-        """Return what is said of each network in a column of `about`."""
-        if column not in self.about:
-            raise make_unknown_error("column of about", column, map(str, self.about.columns))
-        return self.about[column].reindex(list(self.networks))
+        return contrast_groups(self.matrix(measure, reduce), list(find_words(self, by)), by, measure, seed)
 
     @checked
     def distances(self, measure: str) -> pd.DataFrame:
@@ -210,3 +204,10 @@ class ComparedNetworks:
     def embed(self, measure: str = "cka") -> Embedding:
         """Return the networks as points in a plane (metric multidimensional scaling of `distances`)."""
         return embed_networks(self.distances(measure), measure)
+
+
+def find_words(study: ComparedNetworks, column: str) -> pd.Series[Any]:
+    """Return what is said of each network in a column of `about`."""
+    if column not in study.about:
+        raise make_unknown_error("column of about", column, map(str, study.about.columns))
+    return study.about[column].reindex(list(study.networks))

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from suture._base import SutureError, expect, make_unknown_error
 from suture.numbers import Floats, get_measure
 from suture.results import STYLE, Heat, draw_matrix, make_printable
+from suture.studies.network_study.compared_networks import find_words
 from suture.studies.network_study.findings import choose_columns, shorten
 from suture.studies.network_study.geometry import embed_networks, keep_complete, link_networks
 from suture.studies.network_study.layers import Reduce
@@ -137,7 +138,7 @@ def draw_embedding(study: Study, measure: str, colour: str | None = None) -> Fig
     ax = made.add_subplot()
     numbers, groups = choose_columns(study)
     column = colour or next(iter((*numbers, *groups)), None)
-    words = None if column is None else study.find_words(column).reindex(names)
+    words = None if column is None else find_words(study, column).reindex(names)
     if column is None or words is None:
         ax.plot(*points.T, "o", color=_COLOURS[0], markersize=5)
     elif column in numbers:
