@@ -166,7 +166,7 @@ def test_from_training_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not Path("result/report_figures").exists()
 
     drawn: list[Path] = []
-    monkeypatch.setattr(figures, "save_figures", lambda _, folder: drawn.append(folder))  # takes seconds
+    monkeypatch.setattr(figures, "save_drawn", lambda _, folder: drawn.append(folder))  # takes seconds
     code, out, err = tiny.suture(monkeypatch, capsys, "report", "result", "result", "--out",
                                  "both/report.html", "--figures")
     assert (code, err) == (0, "")

@@ -30,7 +30,7 @@ def set_ups(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     made: list[object] = []
     for module in (REHEARSAL, RUN):
         original = module.set_up
-        monkeypatch.setattr(module, "set_up", lambda given, of=original: made.append(of(given)) or made[-1])
+        monkeypatch.setattr(module, "set_up", lambda *a, of=original: made.append(of(*a)) or made[-1])
     return made
 
 

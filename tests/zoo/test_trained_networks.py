@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_networks_are_listed_by_seed_and_epoch(folder: Path) -> None:
     networks, about = zoo.list_trained(folder)
     assert list(networks) == list(about) == ["b-epoch0", "b-epoch1", "a-epoch0", "a"]
-    assert [(a["network"], a["seed"], a["epoch"]) for a in about.values()] == [
+    assert [(a["architecture"], a["seed"], a["epoch"]) for a in about.values()] == [
         ("resnet_digits", s, k) for s in (9, 10) for k in (0, 1)]
     for name, make in networks.items():
         file = zoo.read_weights(folder / f"{name}.safetensors")

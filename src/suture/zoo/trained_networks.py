@@ -50,7 +50,7 @@ def list_trained(folder: FilePath) -> TrainedNetworks:
                           f"--seeds 0,1 --out {folder}")
     twins = {path for path, about in found.items()
              if path.with_name(f"{path.stem}-epoch{about['epoch']}.safetensors") in found}
-    order = sorted(found.keys() - twins, key=lambda p: (found[p]["network"], found[p]["seed"],
+    order = sorted(found.keys() - twins, key=lambda p: (found[p]["architecture"], found[p]["seed"],
                                                         found[p]["epoch"], p.name))
     return TrainedNetworks({p.stem: partial(load_trained, str(p.absolute())) for p in order},
                            {p.stem: found[p] for p in order})
@@ -74,5 +74,5 @@ def _describe(path: Path) -> dict[str, Any] | None:
     about = read_metadata(path)
     if not about.keys() >= _NEEDED:
         return None
-    return {"network": about["network"], "seed": int(about["seed"]), "epoch": int(about["epoch"]),
+    return {"architecture": about["network"], "seed": int(about["seed"]), "epoch": int(about["epoch"]),
             "accuracy": float(about["accuracy"])}
