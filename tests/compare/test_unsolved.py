@@ -113,12 +113,9 @@ EVERYTHING: dict[str, Any] = {"methods": ["dm", "tlm"], "indices": "default", "j
 WITHOUT_INDICES = EVERYTHING | {"indices": (), "jackknife": 0}
 
 
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
-def test_every_factorisation_of_a_comparison_fails_in_turn(every: int,
-                                                           monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each one, or every third, which meets both cells. The stage of moments runs anew for each of its
-    calls, on the moments of one pass; all for what comes before, and all but the indices for what comes
-    after."""
+def test_every_factorisation_of_a_comparison_fails_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage of moments runs anew for each of its calls, on the moments of one pass; all for what comes
+    before, and all but the indices for what comes after."""
     kept: list[Any] = []
     describe, solve = compare_run.describe_moments, compare_run.match
     counter, places = FailingCall(), list[int]()
@@ -152,7 +149,7 @@ def test_every_factorisation_of_a_comparison_fails_in_turn(every: int,
 
     before, _, inner = run_moments(None)
     assert inner.calls == counter.calls[start:end]
-    for k in range(0, len(inner.calls), every):
+    for k in range(len(inner.calls)):
         after, notes, call = run_moments(k)
         check(before, after, call, notes, 1)
     assert 0 < start < end < len(counter.calls)
@@ -162,7 +159,7 @@ def test_every_factorisation_of_a_comparison_fails_in_turn(every: int,
     _, counted = run_counted(monkeypatch, None, "full", **WITHOUT_INDICES)
     later = len(counter.calls) - end
     assert counted.calls[-later:] == counter.calls[end:]
-    calls = range(len(counted.calls) - later, len(counted.calls), every)
+    calls = range(len(counted.calls) - later, len(counted.calls))
     check_each_failure("full", monkeypatch, calls, 2, **WITHOUT_INDICES)
 
 

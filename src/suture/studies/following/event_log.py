@@ -52,27 +52,25 @@ class _Quiet(logging.FileHandler):
 
 def log_pair(finished: FinishedPair) -> None:
     """Log the end of a pair: INFO, DEBUG for an earlier result, WARNING for a failure."""
-    pair = f"{finished.source} into {finished.target}"
-    left = f"{finished.left} of {finished.total} pairs left"
-    if finished.reason:
-        _log(logging.WARNING, f"{pair} failed: {finished.reason}; {left}")
-    elif finished.taken_over:
-        _log(logging.DEBUG, f"{pair}: taken over from an earlier run; {left}")
-    else:
-        _log(logging.INFO, f"{pair}: {finished.seconds:.1f} s; {left}")
+    _log_end(f"{finished.source} into {finished.target}", finished.reason, finished.taken_over,
+             finished.seconds, f"{finished.left} of {finished.total} pairs left")
 
 
 def log_training(outcome: Outcome, left: int, total: int) -> None:
-    """Log the end of a training."""
+    """Log the end of a training, as that of a pair."""
     record = outcome.record
     assert record is not None
-    after = f"{left} of {total} trainings left"
-    if record.reason:
-        _log(logging.WARNING, f"training of {record.pair[0]} failed: {record.reason}; {after}")
-    elif outcome.taken_over:
-        _log(logging.DEBUG, f"training of {record.pair[0]}: taken over from an earlier run; {after}")
+    _log_end(f"training of {record.pair[0]}", record.reason, outcome.taken_over, record.seconds,
+             f"{left} of {total} trainings left")
+
+
+def _log_end(what: str, reason: str, taken_over: bool, seconds: float, after: str) -> None:
+    if reason:
+        _log(logging.WARNING, f"{what} failed: {reason}; {after}")
+    elif taken_over:
+        _log(logging.DEBUG, f"{what}: taken over from an earlier run; {after}")
     else:
-        _log(logging.INFO, f"training of {record.pair[0]}: {record.seconds:.1f} s; {after}")
+        _log(logging.INFO, f"{what}: {seconds:.1f} s; {after}")
 
 
 def log_event(text: str) -> None:

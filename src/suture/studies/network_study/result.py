@@ -25,15 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Study(ComparedNetworks):
-    """Comparisons of many networks.
-
-    Attributes:
-        networks: names, in the order given.
-        about: what the user says of each network, one row each.
-        comparisons: by pair (source, target), loaded when they are asked for.
-        failures: reasons why pairs have none.
-        meta: settings, versions, notes.
-    """
+    """Comparisons of many networks; attributes as for `ComparedNetworks`."""
 
     @classmethod
     def make(cls, about: Mapping[str, Any], comparisons: Mapping[PairName, Comparison],
