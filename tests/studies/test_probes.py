@@ -155,7 +155,8 @@ def test_graded_ranks_are_those_of_the_paper_and_end_at_the_width() -> None:
 
 
 @pytest.mark.parametrize(("options", "named"), [
-    ({"ranks": [9, 2]}, "4, got 9"), ({"ranks": [0]}, "0"), ({"ranks": [1.5]}, "1.5"), ({"ranks": []}, "none"),
+    ({"ranks": [9, 2]}, "4, got 9"), ({"ranks": [0]}, "0"), ({"ranks": [1.5]}, "1.5"),
+    ({"ranks": []}, "none"),
     ({"ranks": "all"}, "'all'"), ({"ranks": [True]}, "True"),
     ({"recipe": ProbeRecipe(features="token")}, "class token"),
     ({"data": make_images(9, 0)[0]}, "labels"),

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from suture._base import SutureError, expect, is_count, show_value
-from suture.numbers import Side, eigh, to_double
+from suture.numbers import ShiftedSums, Side, eigh, find_varying_columns
 from suture.representations import Masks, Shape, View, get_row_mask, to_grid
 
 GRADED = "graded"
@@ -28,17 +29,24 @@ class Basis:
     vectors: Tensor
 
     @classmethod
-    def of(cls, side: Side) -> Basis:
-        """Compute the components from sums about the mean."""
-        return cls(side.mean.cpu(), eigh(side.gram)[1].flip(1).cpu())
+    def of(cls, side: Side, precision: torch.dtype = torch.float64) -> Basis:
+        """Compute the components from sums about the mean; `precision` is the dtype of their products.
+
+        A column that does not vary is a component of its own, the last: rounding in the others would else let
+        it vary.
+        """
+        varies = find_varying_columns(side, precision)
+        columns = torch.cat([varies.nonzero()[:, 0], (~varies).nonzero()[:, 0]])
+        count, vectors = int(varies.sum()), torch.eye(len(columns)).to(side.gram)
+        vectors[:count, :count] = eigh(side.gram[varies][:, varies])[1].flip(1)
+        return cls(side.mean.cpu(), vectors[columns.argsort()].cpu())
 
     @classmethod
     def of_rows(cls, rows: Tensor) -> Basis:
         """Compute the components of rows (n, p)."""
-        rows = to_double(rows)
-        mean = rows.mean(0)
-        centred = rows - mean
-        return cls(mean, eigh(centred.T @ centred)[1].flip(1))
+        sums = ShiftedSums(rows.shape[1], torch.float64)
+        sums.update(rows)
+        return cls.of(sums.get_side(), rows.dtype)
 
     def project(self, rank: int) -> Tensor:
         """Return the projection (p, p) to the first components."""

@@ -54,7 +54,7 @@ class SiteExamples:
     def find_basis(self, j: int) -> Basis:
         """Return the principal components of a site."""
         first, *others = self.get_sides(j)
-        return Basis.of(first.merge(*others) if others else first)
+        return Basis.of(first.merge(*others) if others else first, self.sums[j][0].precision)
 
 
 class SitePass:

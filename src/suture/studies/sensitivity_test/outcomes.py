@@ -60,9 +60,10 @@ def _describe_noticing(measure: str, level: str, table: pd.DataFrame) -> TestOut
     p, curves = flip_signs(values - HALF), int(table["noticed"].notna().sum())
     passed = True if p <= LEVEL else False if flip_signs(HALF - values) <= LEVEL else None
     power = find_power(values, RELEVANT_SHARE, LEVEL)
-    sentence = (f"In {share:.0%} of {curves} curves{_show(low, high, '.0%')} {measure} exceeds the {level} of "
+    interval = _show(low, high, ".0%")
+    sentence = (f"In {share:.0%} of {curves} curves{interval} {measure} exceeds the {level} of "
                 f"the distances between seeds no later than the probe changes, p = {p:.2g} against half of "
-                f"them over {len(values)} networks; curves without a change of the probe are left out.")
+                f"them over {len(values)} networks; curves whose probe stays are left out.")
     return TestOutcome(test, measure, share, low, high, p, power, len(values), "share", HALF, passed,
                        sentence, reason or _explain_few(values))
 
