@@ -35,7 +35,7 @@ from suture.studies.running.tasks import PairTask, Work, prefix_progress
 from suture.studies.sensitivity_test.network_curves import (
     CURVE_COLUMNS,
     NetworkCurves,
-    Plan,
+    Deletion,
     measure_network,
 )
 from suture.studies.sensitivity_test.result import Sensitivity
@@ -108,11 +108,11 @@ def sensitivity(given: SensitivityOptions) -> Sensitivity:
     """
     members = list_members(given.networks, {})
     work = Work(members, given.data, given.test, given.settings)
-    plan = Plan(given.ranks, given.basis == "batch", given.probe)
+    deletion = Deletion(given.ranks, given.basis == "batch", given.probe)
     made, failures = dict[str, NetworkCurves](), dict[str, str]()
     for name in members:
         try:
-            made[name] = _measure(name, work, plan, given.progress)
+            made[name] = _measure(name, work, deletion, given.progress)
         except FOREIGN as error:
             if len(members) == 1:
                 raise
@@ -124,10 +124,10 @@ def sensitivity(given: SensitivityOptions) -> Sensitivity:
     return _join(made, study, failures)
 
 
-def _measure(name: str, work: Work, plan: Plan, progress: Progress | None) -> NetworkCurves:
+def _measure(name: str, work: Work, deletion: Deletion, progress: Progress | None) -> NetworkCurves:
     pair = (name, name)
     mine = work.replace(settings={**work.settings, "progress": prefix_progress(progress, pair)})
-    return measure_network(name, mine.set_up(PairTask(pair, "")), plan)
+    return measure_network(name, mine.set_up(PairTask(pair, "")), deletion)
 
 
 def _compare_seeds(given: SensitivityOptions, names: Sequence[str]) -> Study | None:

@@ -31,7 +31,7 @@ CURVE_COLUMNS = ("network", "site", "rank", "width", "measure", "value", "low", 
 
 
 @dataclass(frozen=True)
-class Plan:
+class Deletion:
     """What is computed of every network.
 
     Attributes:
@@ -56,27 +56,27 @@ class NetworkCurves:
 class _Measured:
     """What a pass over the fitting data has collected for all curves of a network."""
 
-    def __init__(self, setup: Setup, plan: Plan) -> None:
+    def __init__(self, setup: Setup, deletion: Deletion) -> None:
         settings = setup.settings
-        self.setup, self.plan = setup, plan
-        self.ranks = choose_ranks(plan.ranks, [s.width for s in setup.source.shapes])
-        self.routes = Routes.of(settings.requests, plan.batchwise)
+        self.setup, self.deletion = setup, deletion
+        self.ranks = choose_ranks(deletion.ranks, [s.width for s in setup.source.shapes])
+        self.routes = Routes.of(settings.requests, deletion.batchwise)
         self.fits = bool(settings.method_names)
         folds = max(self.routes.folds, settings.folds)
-        passed = self._make_passed(None) if plan.batchwise and (self.routes.passed or self.fits) else None
-        run = SitePass(setup, folds=0 if plan.batchwise else folds, pools=bool(self.routes.pooled),
-                       recipe=plan.recipe, batch_ranks=self.ranks if plan.batchwise else None,
+        passed = self._make_passed(None) if deletion.batchwise and (self.routes.passed or self.fits) else None
+        run = SitePass(setup, folds=0 if deletion.batchwise else folds, pools=bool(self.routes.pooled),
+                       recipe=deletion.recipe, batch_ranks=self.ranks if deletion.batchwise else None,
                        add=None if passed is None else passed.add)
         self.examples: SiteExamples = run.run(setup.data.fit, "moments")
-        self.bases = None if plan.batchwise else [self.examples.find_basis(j) for j in range(len(self.ranks))]
-        if self.routes.passed and not plan.batchwise:
+        self.bases = None if deletion.batchwise else [self.examples.find_basis(j) for j in range(len(self.ranks))]
+        if self.routes.passed and not deletion.batchwise:
             passed = self._make_passed(self.bases)
             SitePass(setup, add=passed.add).run(setup.data.fit, "cut representations")
         self.passed = passed
 
     def _make_passed(self, bases: Sequence[Basis] | None) -> PassedIndices:
         return PassedIndices(self.setup, self.routes.passed, self.ranks, bases,
-                             self.fits and self.plan.batchwise)
+                             self.fits and self.deletion.batchwise)
 
     def get_moments(self, j: int) -> CutMoments | None:
         """Return the moments of a site; None if they come from a pass."""
@@ -115,12 +115,12 @@ class _Measured:
         return [{r.name: of[r.name] for r in settings.requests if r.name in of} for of in found]
 
 
-def measure_network(name: str, setup: Setup, plan: Plan) -> NetworkCurves:
+def measure_network(name: str, setup: Setup, deletion: Deletion) -> NetworkCurves:
     """Compute all curves of a network."""
-    _check(setup, plan)
-    setup = pass_whole_batches(setup) if plan.batchwise else setup
-    settings, data = setup.settings, _Measured(setup, plan)
-    probes = train_and_test(setup, plan.recipe, data.ranks, data.bases, data.examples)
+    _check(setup, deletion)
+    setup = pass_whole_batches(setup) if deletion.batchwise else setup
+    settings, data = setup.settings, _Measured(setup, deletion)
+    probes = train_and_test(setup, deletion.recipe, data.ranks, data.bases, data.examples)
     rows: list[dict[str, Any]] = []
     for j, site in enumerate(map(str, setup.source.sites)):
         n = len(data.examples.kept)
@@ -148,9 +148,9 @@ def _stitch(setup: Setup, data: _Measured, j: int) -> list[CurveValue]:
     return found
 
 
-def _check(setup: Setup, plan: Plan) -> None:
+def _check(setup: Setup, deletion: Deletion) -> None:
     settings = setup.settings
-    check_features(plan.recipe, setup)
+    check_features(deletion.recipe, setup)
     prefixed = any(s.prefix for s in setup.source.shapes)
     expect(not (prefixed and settings.alignment.prefix == "drop"), "prefix tokens that are mapped",
            "prefix='drop'", "write AlignmentRule(prefix='map')")
