@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -355,6 +356,29 @@ def test_a_given_study_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None
     found = suture.sensitivity({"a": tiny.network(), "b": tiny.other()}, tiny.data()[0], sites=["block2"],
                                indices=["cka"], methods=(), study=of_pairs({("a", "b"): 0.5}), **HOW)
     assert found.measures == ["cka"]
+
+
+def test_a_folder_keeps_curves_and_comparisons(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from suture.studies.sensitivity_test import call
+
+    measured_again: list[str] = []
+    measure = call.measure_network
+    monkeypatch.setattr(call, "measure_network",
+                        lambda name, *given: measured_again.append(name) or measure(name, *given))
+
+    def run(**more: Any) -> Sensitivity:
+        return suture.sensitivity({"a": tiny.network(), "b": tiny.other()}, *tiny.data(), sites=["block2"],
+                                  indices=["cka"], methods=(), folder=tmp_path, **{**HOW, **more})
+
+    first, again = run(), run()
+    assert measured_again == ["a", "b"]
+    pd.testing.assert_frame_equal(first.curves, again.curves)
+    pd.testing.assert_frame_equal(first.probes, again.probes)
+    pd.testing.assert_frame_equal(first.spread, again.spread)
+    next(iter((tmp_path / "curves").iterdir())).write_text("{")
+    run()
+    run(ranks=[2])
+    assert len(measured_again) == 5
 
 
 @pytest.mark.parametrize(("options", "named"), [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import InstanceOf, PlainValidator, SkipValidation
@@ -12,10 +13,10 @@ from suture._base import (
     FOREIGN,
     Count,
     FilePath,
-    Progress,
     SutureError,
     expect,
     keep_parts,
+    listen_to_signals,
     options,
     takes,
 )
@@ -30,12 +31,15 @@ from suture.studies.population.members import list_members
 from suture.studies.probes.call import BASIS, BasisKind
 from suture.studies.probes.principal_components import GRADED
 from suture.studies.probes.recipe import ProbeRecipe
+from suture.studies.probes.result import COLUMNS
 from suture.studies.running.engines import explain_failure
+from suture.studies.running.keys import list_tasks
 from suture.studies.running.tasks import PairTask, Work, prefix_progress
+from suture.studies.sensitivity_test.curve_store import STUDY, CurveStore
 from suture.studies.sensitivity_test.network_curves import (
     CURVE_COLUMNS,
-    NetworkCurves,
     Deletion,
+    NetworkCurves,
     measure_network,
 )
 from suture.studies.sensitivity_test.result import Sensitivity
@@ -71,7 +75,8 @@ class SensitivityOptions(FitSettings):
         "A study of these networks with these measures, for the distances between seeds. None: one of all "
         "pairs is run.")] = None
     folder: Annotated[FilePath | None, Doc(
-        "Folder of that study, which keeps its comparisons: the same call goes on from there.")] = None
+        "Folder that keeps the curves of each network and the comparisons of all pairs as they come: the "
+        "same call goes on from there.")] = None
 
     def __post_init__(self) -> None:
         odd = next((m for m in self.methods if m not in METHOD_NAMES), None)
@@ -106,44 +111,70 @@ def sensitivity(given: SensitivityOptions) -> Sensitivity:
     Raises:
         SutureError: bad input, data without labels (N,), a rank above all widths, no network with curves.
     """
-    members = list_members(given.networks, {})
-    work = Work(members, given.data, given.test, given.settings)
-    deletion = Deletion(given.ranks, given.basis == "batch", given.probe)
-    made, failures = dict[str, NetworkCurves](), dict[str, str]()
-    for name in members:
-        try:
-            made[name] = _measure(name, work, deletion, given.progress)
-        except FOREIGN as error:
-            if len(members) == 1:
-                raise
-            failures[name] = explain_failure(error)
-    if not made:
-        name, reason = next(iter(failures.items()))
-        raise SutureError(f"no network has curves; {name}: {reason}")
-    study = given.study or _compare_seeds(given, list(made))
-    return _join(made, study, failures)
+    with listen_to_signals():
+        return _Call(given).run()
 
 
-def _measure(name: str, work: Work, deletion: Deletion, progress: Progress | None) -> NetworkCurves:
-    pair = (name, name)
-    mine = work.replace(settings={**work.settings, "progress": prefix_progress(progress, pair)})
-    return measure_network(name, mine.set_up(PairTask(pair, "")), deletion)
+class _Call:
+    """What one call has at hand."""
 
+    def __init__(self, given: SensitivityOptions) -> None:
+        self.given, self.deletion = given, Deletion(given.ranks, given.basis == "batch", given.probe)
+        self.members = list_members(given.networks, {})
+        self.work = Work(self.members, given.data, given.test, given.settings)
+        self.store = None if given.folder is None else CurveStore.open(given.folder)
 
-def _compare_seeds(given: SensitivityOptions, names: Sequence[str]) -> Study | None:
-    """Compare all pairs of different networks; return None if there are none."""
-    if len(names) < 2:
-        return None
-    pairs = [(a, b) for k, a in enumerate(names) for b in names[k + 1:]]
-    return run_study(StudyOptions(given.networks, given.data, given.test, pairs, folder=given.folder,
-                                  **given.settings))
+    def run(self) -> Sensitivity:
+        """Measure each network, and compare them."""
+        made, failures = dict[str, NetworkCurves](), dict[str, str]()
+        places = {} if self.store is None else self._find_places(self.store)
+        for k, name in enumerate(self.members, 1):
+            try:
+                made[name] = self._measure(name, places.get(name))
+            except FOREIGN as error:
+                if len(self.members) == 1:
+                    raise
+                failures[name] = explain_failure(error)
+            if self.given.progress:
+                self.given.progress("networks", k, len(self.members))
+        if not made:
+            name, reason = next(iter(failures.items()))
+            raise SutureError(f"no network has curves; {name}: {reason}")
+        return _join(made, self.given.study or self._compare_seeds(list(made)), failures)
+
+    def _find_places(self, store: CurveStore) -> dict[str, Path]:
+        """Return the files of the curves of networks that can be built; the data are read once for it."""
+        options = self._list_options([(name, name) for name in self.members])
+        tasks = list_tasks(self.work, [(name, name) for name in self.members], options).tasks
+        return {t.pair[0]: store.find_place(t.key, self.deletion) for t in tasks}
+
+    def _measure(self, name: str, place: Path | None) -> NetworkCurves:
+        known = None if place is None else CurveStore.read(place)
+        if known is not None:
+            return known
+        pair = (name, name)
+        told = prefix_progress(self.given.progress, pair)
+        work = self.work.replace(settings={**self.work.settings, "progress": told})
+        made = measure_network(name, work.set_up(PairTask(pair, "")), self.deletion)
+        if place is not None:
+            CurveStore.write(place, made)
+        return made
+
+    def _compare_seeds(self, names: Sequence[str]) -> Study | None:
+        """Compare all pairs of different networks; return None if there are none."""
+        if len(names) < 2:
+            return None
+        return run_study(self._list_options([(a, b) for k, a in enumerate(names) for b in names[k + 1:]]))
+
+    def _list_options(self, pairs: Sequence[tuple[str, str]]) -> StudyOptions:
+        given, folder = self.given, None if self.store is None else self.store.folder / STUDY
+        return StudyOptions(given.networks, given.data, given.test, pairs, folder=folder, **given.settings)
 
 
 def _join(made: Mapping[str, NetworkCurves], study: Study | None, failures: Mapping[str, str]) -> Sensitivity:
     import pandas as pd
 
     curves = pd.DataFrame([row for of in made.values() for row in of.rows], columns=list(CURVE_COLUMNS))
-    probes = pd.concat([of.probes.table.assign(network=name) for name, of in made.items()], ignore_index=True)
-    probes.insert(0, "network", probes.pop("network"))
-    notes = dict.fromkeys(note for of in made.values() for note in of.probes.notes)
+    probes = pd.DataFrame([row for of in made.values() for row in of.probes], columns=["network", *COLUMNS])
+    notes = dict.fromkeys(note for of in made.values() for note in of.notes)
     return Sensitivity(curves, probes, study, dict(failures), tuple(notes))

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from suture.numbers import Cross, MomentBlock, Moments, Pair, Side, Spectra
 from suture.studies.probes.principal_components import Basis
@@ -63,8 +62,3 @@ class CutMoments:
             blocks = tuple(map(MomentBlock, self.get_folds(rank)))
         return Pair(moments, blocks=blocks, spectra=self._spectra,
                     keys=(("rank", rank), ("rank", len(self.basis.mean))))
-
-
-def cut_rows(rows: Tensor, basis: Basis, rank: int) -> Tensor:
-    """Return rows (N, p) in float64, cut."""
-    return basis.cut(rows.double(), rank)

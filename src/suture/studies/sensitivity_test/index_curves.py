@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from suture.compare import Setup
@@ -22,10 +24,10 @@ from suture.indices import (
     compute_indices,
     prepare_within,
 )
-from suture.numbers import Ints, MomentBlock, Pair, Reservoir
+from suture.numbers import Ints, Moments, Pair, Reservoir, UnitRowSums, standardise_rows
 from suture.representations import Accumulators, AccumulatorSettings
 from suture.studies.probes.principal_components import Basis, cut_representation, find_batch_basis
-from suture.studies.sensitivity_test.cut_moments import CutMoments, cut_rows
+from suture.studies.sensitivity_test.cut_moments import CutMoments
 
 PROJECTED = frozenset({Needs.MOMENTS, Needs.BLOCKS})
 """What the moments of a cut representation follow for from those of the whole one."""
@@ -74,42 +76,67 @@ class PooledIndices:
         most: number of rows for indices that need a sample of them, drawn with `seed`.
     """
 
-    def __init__(self, requests: Sequence[Request], rows: Tensor, labels: Tensor | None, most: int,
-                 seed: int) -> None:
-        self.requests, self._rows, self._most, self._seed = requests, rows.double(), most, seed
-        self._labels = labels
+    def __init__(self, requests: Sequence[Request], rows: Tensor, labels: Tensor | None, basis: Basis,
+                 most: int, seed: int) -> None:
+        self.requests, self._rows, self._basis = requests, rows.double(), basis
+        self._asked = [r for r in requests if r.alignment == "pool"]
+        self._needs = {r.index.needs for r in self._asked}
+        self._labels, self._most, self._seed = labels, most, seed
 
-    def compute(self, basis: Basis, rank: int) -> dict[str, Value]:
+    @cached_property
+    def _moments(self) -> CutMoments:
+        count = FOLDS if Needs.BLOCKS in self._needs else 1
+        parts = (self._rows[k::count] for k in range(min(count, len(self._rows))))
+        return CutMoments([Moments.of(x, x).x for x in parts], self._basis, torch.float64)
+
+    @cached_property
+    def _centred(self) -> Tensor:
+        """Coordinates (N, p) of the components about the mean."""
+        return (self._rows - self._rows.mean(0)) @ self._basis.vectors
+
+    @cached_property
+    def _standard(self) -> tuple[UnitRowSums, Tensor]:
+        return UnitRowSums.of(self._rows), standardise_rows(self._rows)
+
+    def compute(self, rank: int) -> dict[str, Value]:
         """Compute the indices at a rank."""
-        if not self.requests:
-            return {}
-        x, y = cut_rows(self._rows, basis, rank), self._rows
-        asked = [r for r in self.requests if r.alignment == "pool"]
-        needs = {r.index.needs for r in asked}
         data: dict[str, Any] = {"pool": {}}
-        if needs & FROM_MOMENTS:
-            data["pool"] |= dict.fromkeys(FROM_MOMENTS, self._make_pair(x, y, needs, rank))
-        if Needs.ROWS in needs:
-            chosen = self._sample()
-            data["pool"][Needs.ROWS] = Sample.of(x[chosen], y[chosen])
-        if len(asked) < len(self.requests):
-            chosen = self._sample()
-            labels = None if self._labels is None else self._labels[chosen].numpy()
-            data[WITHIN] = prepare_within(x[chosen], y[chosen], labels, None, 0, self._seed)[0]
+        if self._needs & FROM_MOMENTS:
+            data["pool"] |= dict.fromkeys(FROM_MOMENTS, self._make_pair(rank))
+        if Needs.ROWS in self._needs:
+            data["pool"][Needs.ROWS] = Sample.of(*self._sample(rank)[:2])
+        if len(self._asked) < len(self.requests):
+            data[WITHIN] = prepare_within(*self._sample(rank), None, 0, self._seed)[0]
         return compute_indices(self.requests, data)
 
-    def _make_pair(self, x: Tensor, y: Tensor, needs: set[Needs], rank: int) -> Pair:
-        units, count = Needs.UNITS in needs, FOLDS if Needs.BLOCKS in needs else 1
-        blocks = [MomentBlock.of(x[k::count], y[k::count], units=units) for k in range(min(count, len(x)))]
-        whole = blocks[0].merge(*blocks[1:]) if len(blocks) > 1 else blocks[0]
-        pair = Pair.of_block(whole, blocks if len(blocks) > 1 else ())
-        return replace(pair, keys=(("rank", rank), ("rank", x.shape[1])))
+    def _make_pair(self, rank: int) -> Pair:
+        pair = self._moments.get_pair(rank)
+        if Needs.HIGHER in self._needs:
+            pair = replace(pair, moments=self._add_higher(pair.moments, rank))
+        if Needs.UNITS not in self._needs:
+            return pair
+        cut, (units, standard) = self._basis.cut(self._rows, rank), self._standard
+        return replace(pair, unit=(UnitRowSums.of(cut), units),
+                       standard=Moments.of(standardise_rows(cut), standard))
 
-    def _sample(self) -> Ints:
-        """Return the numbers of the rows that a comparison keeps of as many examples."""
+    def _add_higher(self, moments: Moments, rank: int) -> Moments:
+        """Add the sums of third and fourth order; squared norms of cut rows are those of few coordinates."""
+        z, v = self._centred, self._basis.vectors
+        whole, cut = z.square().sum(1), z[:, :rank].square().sum(1)
+        third = torch.stack([cut, whole]) @ z
+        of_cut = third[:, :rank] @ v[:, :rank].T
+        of_whole = third @ v.T
+        cross = replace(moments.cross, x_yy=of_cut[1], xx_y=of_whole[0], xx_yy=cut @ whole)
+        return replace(moments, x=replace(moments.x, cubic=of_cut[0], quartic=cut @ cut), cross=cross,
+                       y=replace(moments.y, cubic=of_whole[1], quartic=whole @ whole))
+
+    def _sample(self, rank: int) -> tuple[Tensor, Tensor, Ints | None]:
+        """Return the cut and whole rows that a comparison keeps of as many examples, and their classes."""
         reservoir = Reservoir(self._most, self._seed)
         reservoir.offer(len(self._rows))
-        return reservoir.numbers
+        whole = self._rows[reservoir.numbers]
+        labels = None if self._labels is None else self._labels[reservoir.numbers].numpy()
+        return self._basis.cut(whole, rank), whole, labels
 
 
 class PassedIndices:

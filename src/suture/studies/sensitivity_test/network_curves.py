@@ -15,7 +15,6 @@ from suture.numbers import Moments, Pair
 from suture.studies.probes.call import train_and_test
 from suture.studies.probes.principal_components import Basis, choose_ranks
 from suture.studies.probes.recipe import ProbeRecipe
-from suture.studies.probes.result import Probes
 from suture.studies.probes.site_pass import SiteExamples, SitePass, check_features
 from suture.studies.probes.whole_batches import pass_whole_batches
 from suture.studies.sensitivity_test.cut_moments import CutMoments
@@ -47,13 +46,14 @@ class Deletion:
 
 @dataclass(frozen=True)
 class NetworkCurves:
-    """Curves of one network: rows of `CURVE_COLUMNS`, and its probes."""
+    """Curves of one network: rows of `CURVE_COLUMNS`, and those of its probes with their notes."""
 
     rows: list[dict[str, Any]]
-    probes: Probes
+    probes: list[dict[str, Any]]
+    notes: list[str]
 
 
-class _Measured:
+class CurveData:
     """What a pass over the fitting data has collected for all curves of a network."""
 
     def __init__(self, setup: Setup, deletion: Deletion) -> None:
@@ -68,7 +68,8 @@ class _Measured:
                        recipe=deletion.recipe, batch_ranks=self.ranks if deletion.batchwise else None,
                        add=None if passed is None else passed.add)
         self.examples: SiteExamples = run.run(setup.data.fit, "moments")
-        self.bases = None if deletion.batchwise else [self.examples.find_basis(j) for j in range(len(self.ranks))]
+        self.bases = (None if deletion.batchwise else
+                      [self.examples.find_basis(j) for j in range(len(self.ranks))])
         if self.routes.passed and not deletion.batchwise:
             passed = self._make_passed(self.bases)
             SitePass(setup, add=passed.add).run(setup.data.fit, "cut representations")
@@ -97,18 +98,18 @@ class _Measured:
 
     def compute_indices(self, j: int) -> list[dict[str, Value]]:
         """Return the indices of a site, rank by rank, in the order of the requests."""
-        moments, routes, settings = self.get_moments(j), self.routes, self.setup.settings
+        routes, settings = self.routes, self.setup.settings
         found: list[dict[str, Value]] = [{} for _ in self.ranks[j]]
-        if routes.pooled:
-            kept, labels = self.examples.kept, self.examples.labels
-            pooled = PooledIndices(routes.pooled, self.examples.pooled[j][kept],
-                                   None if labels is None or labels.ndim != 1 else labels[kept],
-                                   settings.sample, settings.seed)
-        for k, rank in enumerate(self.ranks[j]):
-            if moments is not None:
+        if (moments := self.get_moments(j)) is not None:
+            for k, rank in enumerate(self.ranks[j]):
                 found[k] |= compute_projected(routes.projected, moments, rank)
-            if routes.pooled and self.bases is not None:
-                found[k] |= pooled.compute(self.bases[j], rank)
+        if routes.pooled and self.bases is not None:
+            kept, labels = self.examples.kept, self.examples.labels
+            labels = None if labels is None or labels.ndim != 1 else labels[kept]
+            pooled = PooledIndices(routes.pooled, self.examples.pooled[j][kept], labels, self.bases[j],
+                                   settings.sample, settings.seed)
+            for k, rank in enumerate(self.ranks[j]):
+                found[k] |= pooled.compute(rank)
         if routes.passed and self.passed is not None:
             for of, values in zip(found, self.passed.compute(j), strict=True):
                 of |= values
@@ -119,7 +120,7 @@ def measure_network(name: str, setup: Setup, deletion: Deletion) -> NetworkCurve
     """Compute all curves of a network."""
     _check(setup, deletion)
     setup = pass_whole_batches(setup) if deletion.batchwise else setup
-    settings, data = setup.settings, _Measured(setup, deletion)
+    settings, data = setup.settings, CurveData(setup, deletion)
     probes = train_and_test(setup, deletion.recipe, data.ranks, data.bases, data.examples)
     rows: list[dict[str, Any]] = []
     for j, site in enumerate(map(str, setup.source.sites)):
@@ -131,10 +132,11 @@ def measure_network(name: str, setup: Setup, deletion: Deletion) -> NetworkCurve
         rows += [{"network": name, "site": site, "width": data.ranks[j][0], **v._asdict()} for v in values]
         if settings.progress:
             settings.progress("sites", j + 1, len(setup.source.sites))
-    return NetworkCurves(rows, probes)
+    told = probes.table.assign(network=name).astype(object).to_dict("records")
+    return NetworkCurves(rows, told, list(probes.notes))  # type: ignore[arg-type]
 
 
-def _stitch(setup: Setup, data: _Measured, j: int) -> list[CurveValue]:
+def _stitch(setup: Setup, data: CurveData, j: int) -> list[CurveValue]:
     """Return the curves of stitching layers at a site."""
     methods = setup.settings.method_names
     if not methods:
