@@ -145,6 +145,7 @@ def test_task_loss_matching_trains_on_cut_representations() -> None:
         error = (stitched - new).square().sum() / new.square().sum()
         assert row["tlm.residual"] == pytest.approx(float(error.detach()), rel=1e-3)
         assert not any(name.startswith("dm.") for name in row.index)
+        assert take(found, "a", "block2", 1).loc["tlm.residual", "mark"].startswith("one epoch")
 
 
 def test_padding_tokens_are_in_no_moment() -> None:
@@ -382,8 +383,10 @@ def test_a_folder_keeps_curves_and_comparisons(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("options", "named"), [
-    ({"ranks": [9]}, "4, got 9"), ({"methods": ["mlt"]}, "mlt"), ({"methods": "dm"}, "methods"),
-    ({"indices": ["ckaa"]}, "ckaa"), ({"token_rate": 0.5}, "token_rate"), ({"networks": {}}, "network"),
+    ({"ranks": [9]}, "4, got 9"), ({"ranks": np.arange(3)}, "0"),
+    ({"methods": ["mlt"]}, "mlt"), ({"methods": 5}, "methods"),
+    ({"indices": ["ckaa"]}, "ckaa"), ({"token_rate": 0.5}, "token_rate"),
+    ({"methods": ["tlm"], "tlm": TaskRecipe(seeds=2)}, "seeds=2"), ({"networks": {}}, "network"),
     ({"data": tiny.images()}, "labels"), ({"basis": "all"}, "basis"),
     ({"study": of_pairs({("a", "b"): 0.5}), "folder": "x"}, "both"), ({"sites": ["block9"]}, "block9")])
 def test_bad_input_is_one_line(options: dict[str, Any], named: str) -> None:

@@ -97,7 +97,7 @@ def choose_ranks(given: Any, widths: Sequence[int]) -> list[tuple[int, ...]]:
     Raises:
         SutureError: numbers that are no ranks of any site.
     """
-    if given == GRADED:
+    if isinstance(given, str) and given == GRADED:
         return [grade_ranks(w) for w in widths]
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         given = [given]
