@@ -150,8 +150,8 @@ class _Call:
         if known is not None:
             return known
         pair = (name, name)
-        told = prefix_progress(self.given.progress, pair)
-        work = self.work.replace(settings={**self.work.settings, "progress": told})
+        reported = prefix_progress(self.given.progress, pair)
+        work = self.work.replace(settings={**self.work.settings, "progress": reported})
         made = measure_network(name, work.set_up(PairTask(pair, "")), self.deletion)
         if place is not None:
             CurveStore.write(place, made)

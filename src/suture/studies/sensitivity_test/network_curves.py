@@ -132,8 +132,8 @@ def measure_network(name: str, setup: Setup, deletion: Deletion) -> NetworkCurve
         rows += [{"network": name, "site": site, "width": data.ranks[j][0], **v._asdict()} for v in values]
         if settings.progress:
             settings.progress("sites", j + 1, len(setup.source.sites))
-    told = probes.table.assign(network=name).astype(object).to_dict("records")
-    return NetworkCurves(rows, told, list(probes.notes))  # type: ignore[arg-type]
+    probe_rows = probes.table.assign(network=name).astype(object).to_dict("records")
+    return NetworkCurves(rows, probe_rows, list(probes.notes))  # type: ignore[arg-type]
 
 
 def _stitch(setup: Setup, data: CurveData, j: int) -> list[CurveValue]:
