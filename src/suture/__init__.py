@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from suture.stitching import TaskRecipe as TaskRecipe
     from suture.studies import Study as Study
     from suture.studies import controls as controls
+    from suture.studies import probe as probe
+    from suture.studies import sensitivity as sensitivity
     from suture.studies import study as study
 
 _NAMES = {
@@ -63,7 +65,7 @@ _NAMES = {
     "results": ("Comparison", "load"),
     "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "merge", "paper",
                 "stitch"),
-    "studies": ("Study", "study"),
+    "studies": ("Study", "probe", "sensitivity", "study"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 _ROOMS = {"indices": "indices", "zoo": "zoo", "studies": "studies", "controls": "studies.controls"}
