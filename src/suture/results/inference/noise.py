@@ -22,6 +22,7 @@ from suture.numbers import (
 from suture.results.measured import Measured
 
 SIGNIFICANCE_LEVEL = 0.05
+CellPlace = tuple[int, int]
 HITS = {quantity: arrays[0] for quantity, arrays in RECORDS.items() if arrays[0] in ("correct", "agree")}
 """Quantities that count hits, with the array of the hits."""
 
@@ -49,12 +50,12 @@ class Contest:
 class NoiseTest:
     """A test of two cells by their results per example, by its `name`, against the `noise` that it knows.
 
-    `compute` returns the p value of two source sites at a target site.
+    `compute` returns the p value of two cells (source site, target site).
     """
 
     name: str
     noise: str
-    compute: Callable[[int, int, int], float]
+    compute: Callable[[CellPlace, CellPlace], float]
 
 
 def choose_test(entry: Measure, shape: tuple[int, ...], measured: Measured) -> NoiseTest | None:
@@ -89,8 +90,8 @@ def count_beyond_noise(lost: Sequence[Contest], values: Floats, test: NoiseTest)
     chances = []
     for contest in lost:
         column = values[:, contest.layer]
-        smallest = min(test.compute(contest.own, i, contest.layer) for i in range(len(column))
-                       if column[i] > column[contest.own])
+        smallest = min(test.compute((contest.own, contest.layer), (i, contest.layer))
+                       for i in range(len(column)) if column[i] > column[contest.own])
         chances.append(min(1.0, smallest * contest.others))
     for done, chance in enumerate(sorted(chances)):
         if not chance * (len(chances) - done) < SIGNIFICANCE_LEVEL:
