@@ -4,6 +4,12 @@ from suture.studies import controls as controls
 from suture.studies.following.finished_pair import FinishedPair as FinishedPair
 from suture.studies.following.mlflow import MLflow as MLflow
 from suture.studies.following.wandb import WandB as WandB
+from suture.studies.measure_tests.call import validate as validate
+from suture.studies.measure_tests.measures import MeasuredCell as MeasuredCell
+from suture.studies.measure_tests.measures import of_cell as of_cell
+from suture.studies.measure_tests.record import TestOutcome as TestOutcome
+from suture.studies.measure_tests.record import tabulate_outcomes as tabulate_outcomes
+from suture.studies.measure_tests.validation import Validation as Validation
 from suture.studies.network_study.call import study as study
 from suture.studies.network_study.report import StudyReportOptions as StudyReportOptions
 from suture.studies.network_study.report import describe_failures as describe_failures

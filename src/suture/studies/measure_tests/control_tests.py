@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import nn
 
-from suture.numbers import Floats, get_measure
+from suture.numbers import Bools, Floats, get_measure
 from suture.results import adjust_holm
-from suture.studies.controls import NoiseSource, class_noise, pure_noise
 from suture.studies.measure_tests.layer_tests import missing
-from suture.studies.measure_tests.measures import CellMeasure, MeasuredCell, to_common
 from suture.studies.measure_tests.network_statistics import (
     LEVEL,
     bound,
@@ -25,7 +21,6 @@ from suture.studies.measure_tests.network_statistics import (
 )
 from suture.studies.measure_tests.population_cells import PopulationCells
 from suture.studies.measure_tests.record import TestOutcome
-from suture.studies.network_study.compared_networks import ComparedNetworks
 
 CONTROLS: Mapping[str, str] = {
     "random weights": "layers of the same network with random weights",
@@ -34,32 +29,6 @@ CONTROLS: Mapping[str, str] = {
     "shuffled examples": "layers that see other examples than the target network",
 }
 """Negative controls, and what they are. Each stands in the place of a real source network."""
-
-
-class NoiseSites(nn.Module):
-    """A network with a site of noise for each site of another one (`suture.controls`).
-
-    Args:
-        sources: one for each site, in order.
-    """
-
-    def __init__(self, sources: Sequence[NoiseSource]) -> None:
-        super().__init__()
-        self.sources = nn.ModuleList(sources)
-
-    def forward(self, *inputs: object, **named: object) -> torch.Tensor:
-        return torch.stack([source(*inputs, **named) for source in self.sources]).mean(0)
-
-    @property
-    def sites(self) -> list[str]:
-        """Names of its sites, in order."""
-        return [f"sources.{k}.{source.site}" for k, source in enumerate(self.sources)]  # type: ignore[operator]
-
-
-def make_noise(kind: str, like: nn.Module, inputs: object, sites: Sequence[str], seed: int) -> NoiseSites:
-    """Make the control "class noise" or "pure noise" of a network."""
-    make = class_noise if kind == "class noise" else pure_noise
-    return NoiseSites([make(like, inputs, site, seed=seed + 1000 * k) for k, site in enumerate(sites)]).eval()
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,31 +42,6 @@ class ControlValues:
     values: Floats
     targets: tuple[int, ...]
     reason: str = ""
-
-
-def read_control(study: ComparedNetworks, kind: str, names: Sequence[tuple[str, str]], cells: PopulationCells,
-                 targets: tuple[int, ...], own: CellMeasure | None) -> ControlValues:
-    """Read the corresponding cells of a study of controls.
-
-    Args:
-        names: of each control, and of the network that it stands for.
-    """
-    found = np.full((cells.n, len(targets), cells.depth), np.nan)
-    for (control, like), (t, j) in ((each, place) for each in names for place in enumerate(targets)):
-        pair = control, cells.networks[j]
-        if pair not in study.comparisons:
-            continue
-        made = study.comparisons[pair]
-        for k, (source, target) in enumerate(zip(made.sources, made.targets, strict=True)):
-            if own is not None:
-                value = own.compute(MeasuredCell(made, *pair, source, target))
-            else:
-                value = float(made.matrix(cells.measure).iloc[k, k])
-                if made.marks(cells.measure).iloc[k, k]:
-                    value = math.nan
-            found[cells.networks.index(like), t, k] = to_common(cells.measure, value)
-    reason = next(iter(study.failures.values()), "")
-    return ControlValues(kind, found, targets, reason)
 
 
 def check_control(cells: PopulationCells, control: ControlValues, seed: int = 0) -> TestOutcome:
@@ -139,7 +83,7 @@ def check_control(cells: PopulationCells, control: ControlValues, seed: int = 0)
                        f"{words}.", reason)
 
 
-def _measure_areas(values: Floats, real: np.ndarray) -> Floats:
+def _measure_areas(values: Floats, real: Bools) -> Floats:
     """Return the AUROC of real sources, (D, L), mean over targets, for labels (D, S) of values (S, T, L)."""
     from scipy.stats import rankdata
 

@@ -23,7 +23,8 @@ from suture.studies.measure_tests.record import TestOutcome
 from suture.studies.network_study.inference import NetworkPairs, correlate_pairs
 
 FUNCTION, FUNCTION_KENDALL = "function", "function (Kendall)"
-ACCURACIES, OUTPUTS = "accuracy difference", "output difference"
+ACCURACIES = "accuracy difference"
+OUTPUTS, DIVERGENCES = "disagreement", "output divergence"
 RELEVANT = 0.5
 """Rank correlation that the power is for, large by Cohen (1988)."""
 NO_POWER = "accuracies are closer than their binomial error"
@@ -135,9 +136,9 @@ def check_differences(cells: PopulationCells, test: str, differences: Floats, po
     if math.isnan(rho):
         return missing(test, cells, "Spearman", 0.0, "all pairs of networks are alike")
     label = get_measure(cells.measure).label
-    passed = decide(p, power)
+    found = decide(p, power)
     return TestOutcome(test, cells.measure, rho, low, high, p, power, cells.n, "Spearman", 0.0,
-                       passed if rho > 0 else False if passed else None if passed is None else passed,
+                       False if found and rho < 0 else found,
                        f"{label}: distance at {cells.layers[-1]} and {test} of two networks have Spearman's "
                        f"correlation {rho:.2f} (two-sided p = {p:.2g} over permutations of {pairs.used} "
                        "networks).", "" if not math.isnan(low) else f"{pairs.used} networks are too few")

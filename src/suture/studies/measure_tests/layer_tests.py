@@ -8,9 +8,11 @@ from itertools import product
 
 import numpy as np
 
-from suture.numbers import Floats, Ints, get_measure
+from suture.indices import INDICES
+from suture.numbers import Floats, Ints, get_base_name, get_measure
 from suture.studies.measure_tests.network_statistics import (
     FEWEST,
+    LEVEL,
     bound,
     break_ties,
     compare_with_null,
@@ -41,7 +43,7 @@ def missing(test: str, cells: PopulationCells, unit: str, chance: float, reason:
 def check_self(cells: PopulationCells, seed: int = 0) -> TestOutcome:
     """Check that each layer is most similar to itself, among the layers of its network."""
     violations = find_violations(cells, relate(cells, _list_own(cells, [(k, k) for k in range(cells.n)])))
-    return _judge_nearest(SELF, cells, cells.own, violations, seed, "of its own network", cells.n)
+    return _judge_nearest(SELF, cells, cells.own, violations, seed, "of its own network")
 
 
 def check_correspondence(cells: PopulationCells, by: str = BY_TARGET, seed: int = 0) -> TestOutcome:
@@ -52,7 +54,7 @@ def check_correspondence(cells: PopulationCells, by: str = BY_TARGET, seed: int 
     pairs = [(i, j) for i, j in product(range(cells.n), repeat=2) if i != j and (i, j) in cells.comparisons]
     violations = find_violations(cells, relate(cells, _list_own(cells, pairs, by)))
     side = "source" if by == BY_TARGET else "target"
-    return _judge_nearest(by, cells, others, violations, seed, f"among {side} layers", cells.n - 1)
+    return _judge_nearest(by, cells, others, violations, seed, f"among {side} layers")
 
 
 def _list_own(cells: PopulationCells, pairs: list[tuple[int, int]], by: str = BY_TARGET
@@ -63,7 +65,7 @@ def _list_own(cells: PopulationCells, pairs: list[tuple[int, int]], by: str = BY
 
 
 def _judge_nearest(test: str, cells: PopulationCells, blocks: Floats, violations: Violations, seed: int,
-                   among: str, units: int) -> TestOutcome:
+                   among: str) -> TestOutcome:
     """Judge how often the row of a column's own layer is its largest; blocks are (networks..., L, L)."""
     chance = 1 / cells.depth
     if cells.depth < 2 or not violations.relations:
@@ -76,9 +78,9 @@ def _judge_nearest(test: str, cells: PopulationCells, blocks: Floats, violations
     both = break_ties(nearest, ranks)
     found = float(np.nanmean(np.diagonal(both, axis1=-2, axis2=-1)))
     p = compare_with_null(found, _permute(both, draw_orders(cells.n, cells.depth, seed)))
-    power = find_share_power(max(1, units) * cells.depth, chance)
     own, broken = test == SELF, len(violations.counted)
-    passed = broken == 0 if own else decide(p, power)
+    power = find_layer_power(cells, chance, cells.n if own else cells.n - 1)
+    passed = False if own and broken else decide(p, power)
     if not own and passed and 2 * broken > len(violations.relations):
         passed = None  # above chance, but most layers are nearer to another one
     what = "each layer is the most similar one to itself" if own else "the corresponding layer is nearest"
@@ -86,6 +88,15 @@ def _judge_nearest(test: str, cells: PopulationCells, blocks: Floats, violations
         test, cells.measure, value, low, high, p, power, cells.n, "share", chance, passed,
         f"{get_measure(cells.measure).label}: {what} in {value:.0%} of the cases {among} (chance {chance:.0%}, "
         f"p = {p:.2g} over orders of the layers of each network); {violations.describe()}.", reason)
+
+
+def find_layer_power(cells: PopulationCells, chance: float, independent: int) -> float:
+    """Return the power to find a share halfway between chance and 1, of so many independent networks.
+
+    It is 0 where even the best outcome is one of fewer than 20 orders of layers.
+    """
+    orders = math.factorial(cells.depth) ** independent
+    return find_share_power(independent * cells.depth, chance) if 1 / orders <= LEVEL else 0.0
 
 
 def _rank_rows(blocks: Floats) -> tuple[Floats, Floats]:
@@ -218,10 +229,13 @@ def check_argument_order(cells: PopulationCells) -> TestOutcome:
 
     low, high, reason = bound(value, leave_each_out(cells.n, average), cells.depth)
     entry = get_measure(cells.measure)
-    method = entry.functional or entry.name.partition(".")[1] == "."
+    method, index = "." in entry.name.partition("@")[0].partition(":")[0], INDICES.get(get_base_name(entry.name))
+    resized = not method and index is not None and bool(index.symmetric) and value > 0
     return TestOutcome(ARGUMENTS, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share", math.nan,
                        None if method else value == 0,
                        f"{entry.label}: which of two layers is nearer turns round in {value:.0%} of "
                        f"{len(turned)} cases when the arguments change places"
-                       + ("; stitching has a direction by design." if method else "."),
+                       + ("; stitching has a direction by design." if method else
+                          "; its formula is symmetric, but maps of another size are resized to the target's."
+                          if resized else "."),
                        reason or "a property of the measure has no null")

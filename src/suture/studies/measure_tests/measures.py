@@ -96,7 +96,6 @@ class ChosenMeasures:
         indices: for `suture.compare`.
         methods: likewise.
         cells: the user's measures of cells, by name.
-        symmetric: True if none depends on the direction of a pair.
     """
 
     names: tuple[str, ...]
@@ -106,13 +105,19 @@ class ChosenMeasures:
 
     @property
     def symmetric(self) -> bool:
-        return not self.methods and all(is_symmetric(r.name) or r.index.symmetric for r in self.indices)
+        """True if none depends on the direction of a pair."""
+        return not self.methods and all(is_symmetric(r.name) for r in self.indices)
 
 
-def is_symmetric(name: str) -> bool:
-    """Return True if a measure is known to say the same in both directions."""
+def is_symmetric(name: str, alike: bool = False) -> bool:
+    """Return True if a measure is known to say the same in both directions.
+
+    Args:
+        alike: the two representations have one shape. If not, an index of stitched positions has a direction
+            whatever its formula, because the source is resized to the target.
+    """
     entry = INDICES.get(get_base_name(name))
-    return bool(entry is not None and entry.symmetric)
+    return bool(entry is not None and entry.symmetric and (alike or "@" in name))
 
 
 Given = str | Index | Request | CellMeasure | Callable[..., float]

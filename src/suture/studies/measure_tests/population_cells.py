@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 
@@ -102,13 +100,22 @@ def collect_cells(study: ComparedNetworks, measure: str, layers: Mapping[str, tu
         values = np.vectorize(lambda v: to_common(measure, float(v)), otypes=[float])(values)
         similarity[i, j], marked[i, j] = values[np.ix_(rows, columns)], marks[np.ix_(rows, columns)]
         kept[i, j] = made, rows, columns
-    if is_symmetric(measure):
-        for i, j in product(range(n), range(n)):
-            if (i, j) in kept and (j, i) not in kept:
-                similarity[j, i], marked[j, i] = similarity[i, j].T, marked[i, j].T
+    for (i, j), (made, rows, columns) in kept.items():
+        if (j, i) not in kept:
+            fit = _find_symmetric(made, measure)[np.ix_(rows, columns)]
+            similarity[j, i] = np.where(fit, similarity[i, j], np.nan).T
+            marked[j, i] = (fit & marked[i, j]).T
     similarity[marked] = np.nan
     first = next(iter(layers.values()))
     return PopulationCells(measure, names, first, similarity, marked, kept)
+
+
+def _find_symmetric(made: Comparison, measure: str) -> Bools:
+    """Return which cells stand for the other direction too, where that was not compared."""
+    shapes = made.meta.get("shapes", {})
+    one, other = (shapes.get(side, [f"{side} {k}" for k in range(len(sites))])
+                  for side, sites in (("source", made.sources), ("target", made.targets)))
+    return np.array([[is_symmetric(measure, s == t) for t in other] for s in one])
 
 
 def _place(sites: Sequence[str], wanted: Sequence[str]) -> Ints:
@@ -187,17 +194,13 @@ def _transport(study: ComparedNetworks, sites: Mapping[str, tuple[str, ...]], me
     return {name: tuple(of[k] for k in kept) for name, of in partners.items()}
 
 
-def rank_distance(similarity: float, measure: str) -> float:
-    """Return a distance with the order of a similarity in the common form."""
-    return math.nan if math.isnan(similarity) else -similarity
-
-
 def explain_missing(cells: PopulationCells) -> str:
     """Say how many cells have no value and how many are marked; empty if none."""
-    total, marked = cells.similarity.size, int(cells.marked.sum())
-    held = sum(cells.depth**2 * (1 + (is_symmetric(cells.measure) and (j, i) not in cells.comparisons))
-               for i, j in cells.comparisons)
-    missing = int(np.isnan(cells.similarity).sum()) - marked - (total - held)
+    held, missing, marked = 0, 0, 0
+    for i, j in cells.comparisons:
+        marks = cells.marked[i, j]
+        held, marked = held + marks.size, marked + int(marks.sum())
+        missing += int((np.isnan(cells.similarity[i, j]) & ~marks).sum())
     parts = [f"{missing} of {held} cells have no value" if missing > 0 else "",
              f"{marked} are marked and left out" if marked else ""]
     label = get_measure(cells.measure).label

@@ -63,11 +63,6 @@ class PopulationOutputs:
         return float(1 - rest / between) if between > 0 else -math.inf
 
 
-def estimate_reliability(values: Floats) -> float:
-    """Return 1 for functions that a user gives and that vary, as nothing is known of their error."""
-    return math.nan if np.isnan(values).all() else 1.0
-
-
 def read_hits(study: ComparedNetworks, names: tuple[str, ...]) -> PopulationOutputs:
     """Return the right answers that a study has kept of its target networks."""
     found = dict[str, Floats]()

@@ -7,13 +7,12 @@ import math
 import numpy as np
 
 from suture.numbers import Floats, Ints, auroc, get_measure
-from suture.studies.measure_tests.layer_tests import missing
+from suture.studies.measure_tests.layer_tests import find_layer_power, missing
 from suture.studies.measure_tests.network_statistics import (
     bound,
     compare_with_null,
     decide,
     draw_orders,
-    find_share_power,
     leave_each_out,
 )
 from suture.studies.measure_tests.population_cells import PopulationCells
@@ -38,7 +37,7 @@ def check_specificity(cells: PopulationCells, seed: int = 0) -> TestOutcome:
     low, high, reason = bound(value, leave_each_out(
         cells.n, lambda kept: _separate(others[np.ix_(kept, kept)])), cells.depth)
     p = compare_with_null(value, _permute(others, draw_orders(cells.n, cells.depth, seed)))
-    power = find_share_power((cells.n - 1) * cells.depth, 0.5)
+    power = find_layer_power(cells, 0.5, cells.n - 1)
     label = get_measure(cells.measure).label
     return TestOutcome(SPECIFICITY, cells.measure, value, low, high, p, power, cells.n, "AUROC", 0.5,
                        decide(p, power),
