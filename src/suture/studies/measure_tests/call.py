@@ -140,7 +140,7 @@ class _Population:
         yield specificity.check_specificity(cells, seed)
         yield specificity.check_layer_gaps(cells)
         yield from self._test_function(cells)
-        for by in self.given.by:
+        for by in self.given.by or ():
             words = find_words(self.study, by).reindex(list(cells.networks))
             yield from group_tests.check_groups(cells, list(words), by, seed)
         for kind in self.given.controls:

@@ -124,13 +124,15 @@ Given = str | Index | Request | CellMeasure | Callable[..., float]
 
 
 def choose_measures(given: Iterable[Given] | Given) -> ChosenMeasures:
-    """Read the measures that a user names.
+    """Read the measures that a user names; a text may hold several, separated by commas.
 
     Raises:
         SutureError: an unknown measure, one that no test can judge, or none.
     """
     one = isinstance(given, str | Index | Request | CellMeasure) or callable(given)
-    listed: list[Any] = [given] if one else list(given)  # type: ignore[arg-type, list-item]
+    listed: list[Any] = [given] if one else list(given)  # type: ignore[arg-type]
+    if isinstance(given, str):
+        listed = [name.strip() for name in given.split(",") if name.strip()]
     names, indices, methods, cells = list[str](), list[Request](), list[str](), dict[str, CellMeasure]()
     for item in listed:
         if isinstance(item, CellMeasure):

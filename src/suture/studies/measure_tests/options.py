@@ -18,6 +18,16 @@ _BY_MEASURES = ("methods", "indices", "pairs")
 """Options of a study that the measures decide."""
 
 
+def _read_names(given: Any) -> Any:
+    """Return names as a tuple; a text holds several, separated by commas, or none."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        found = [name.strip() for name in given.split(",") if name.strip()]
+        return () if found == ["none"] else tuple(found)
+    return keep_parts(given)
+
+
 @options
 class ValidateOptions(StudyOptions):
     """Arguments of `suture.validate`: the population, the measures and the tests."""
@@ -32,10 +42,10 @@ class ValidateOptions(StudyOptions):
     function: Annotated[Mapping[str, Any] | None, SkipValidation, Doc(
         "What each network is able to do, by name: a number, or one for each layer, such as accuracies of "
         "probes. None: accuracies on the test data.")] = None
-    by: Annotated[Sequence[str], PlainValidator(keep_parts), Doc(
+    by: Annotated[Sequence[str] | None, PlainValidator(_read_names), Doc(
         "Columns of `about` whose groups of networks should be nearer to each other, such as the share of "
-        "random labels. Names separated by commas.")] = ()
-    controls: Annotated[Sequence[str], PlainValidator(keep_parts), Doc(
+        "random labels. None: none.")] = None
+    controls: Annotated[Sequence[str], PlainValidator(_read_names), Doc(
         f"Negative controls: {', '.join(CONTROLS)}. ``()``: none.")] = tuple(CONTROLS)
     control_targets: Annotated[Count, Doc(
         "Number of networks that each control is compared with.")] = 2
@@ -50,5 +60,5 @@ class ValidateOptions(StudyOptions):
             expect(getattr(self, name) == usual, "measures, which decide what is computed", f"{name}=",
                    "write measures=['cka', 'dm.relative_accuracy']")
         for name in self.controls:
-            if name not in CONTROLS:
+            if not isinstance(name, str) or name not in CONTROLS:
                 raise make_unknown_error("negative control", str(name), CONTROLS)

@@ -102,6 +102,10 @@ class Validation:
         return tuple(o.test for o in self.outcomes
                      if o.measure == measure and o.test in CONTROLS and o.passed is False)
 
+    def list_outcomes(self, test: str) -> tuple[TestOutcome, ...]:
+        """Return the outcomes of a test, and of others whose name begins with it, such as its precision."""
+        return tuple(o for o in self.outcomes if o.test == test or o.test.startswith(f"{test} ("))
+
     def outcome(self, measure: str, test: str) -> TestOutcome:
         """Return what one test says about one measure.
 

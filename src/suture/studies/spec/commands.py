@@ -49,11 +49,7 @@ def run_file(spec: StudyFile, progress: Progress | None = None, on_result: Any =
 def _run_opened(spec: StudyFile, given: StudyOptions, progress: Progress | None, on_result: Any) -> Study:
     with keep_log(spec.folder / LOG_FILE):
         log_event(f"begins: {spec.file.path}")
-        networks = dict(given.networks)
-        if any(isinstance(source, TrainedNetwork) for source in networks.values()):
-            images = specs.as_image_sets((given.data, given.test), spec.data.spec or "")
-            networks = train_networks(networks, images, given.torch_device, find_engine(given.engine),
-                                      spec.folder, progress)
+        networks = train_missing(spec, given, progress)
         return run_study(replace(given, networks=networks, progress=progress, on_result=on_result))
 
 
