@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import HERE, Images, read_images
 
 import suture
+from common import HERE, Images, read_images
 from suture import zoo
 from suture.studies import Validation
 
@@ -56,10 +56,10 @@ def run(only: str, given: argparse.Namespace, images: Images) -> Validation:
     folder = given.folder / only
     how: dict[str, Any] = {"device": "cpu", "sample": 500}
     if only in GROUPS:
-        made = suture.studies.train_groups(only, given.network, (images.base, images.test), folder=folder / "networks",
-                                           seeds=3)
-        return suture.validate(made.networks, made.data.subset(len(images.fit)), made.test.subset(len(images.held_out)),
-                               about=made.about, by=[made.kind], sites=SITES[given.network][-1:], controls=(),
+        made = suture.studies.train_groups(only, given.network, (images.base, images.test), seeds=3,
+                                           folder=folder / "networks")
+        data, test = made.data.subset(len(images.fit)), made.test.subset(len(images.held_out))
+        return suture.validate(made.networks, data, test, about=made.about, by=[made.kind], sites=SITES[given.network][-1:], controls=(),
                                measures=[*INDICES[2:], *STITCHING], folder=folder, **how)
     networks = train(given.network, given.seeds, images, given.folder)
     measures, sites = {"indices": ([*INDICES, mean_correlation], SITES), "stitching": (STITCHING, SITES),
@@ -91,7 +91,8 @@ def write(name: str, text: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--folder", type=Path, default=Path("runs/measures"))
     parser.add_argument("--network", default="resnet_digits", choices=list(SITES))
     parser.add_argument("--data", type=Path)

@@ -21,8 +21,9 @@ _SIGNS = {True: "passed", False: "failed", None: ""}
 def validate(
     spec: Annotated[Path, typer.Argument(help="TOML file of a study (docs/studies.md): its networks are the "
                                               "population.")],
-    groups: Annotated[str | None, typer.Option(help="Kinds of groups to train and test beside: random labels, "
-                                                    "shortcut, augmentation. Names separated by commas.")] = None,
+    groups: Annotated[str | None, typer.Option(
+        help="Kinds of groups to train and test beside: random labels, shortcut, augmentation. Names separated "
+             "by commas.")] = None,
     **options: Any,
 ) -> None:
     """Test similarity measures on the networks of a study's TOML file: table, page, figure."""
@@ -39,10 +40,11 @@ def print_validation(made: Validation) -> None:
     """Print the warnings, and a line for each test and measure."""
     print_notes(made.warnings)
     table = Table(Column("test", overflow="fold"), Column("measure", overflow="fold"), Column("effect"),
-                  Column("95 %"), Column("p"), Column(""))
+                  Column("95 %"), Column("p"), Column("", overflow="fold"))
     for outcome in made.outcomes:
         low = "" if outcome.low != outcome.low else f"{outcome.low:.2f} to {outcome.high:.2f}"
         effect = "–" if outcome.effect != outcome.effect else f"{outcome.effect:.2f}"
         table.add_row(clean(outcome.test), clean(outcome.measure), effect, low,
-                      "" if outcome.p != outcome.p else f"{outcome.p:.2g}", _SIGNS[outcome.passed])
+                      "" if outcome.p != outcome.p else f"{outcome.p:.2g}",
+                      clean(outcome.reason) if outcome.effect != outcome.effect else _SIGNS[outcome.passed])
     console.print(table)

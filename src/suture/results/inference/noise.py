@@ -23,6 +23,7 @@ from suture.results.measured import Measured
 
 SIGNIFICANCE_LEVEL = 0.05
 CellPlace = tuple[int, int]
+"""Source site and target site of a cell."""
 HITS = {quantity: arrays[0] for quantity, arrays in RECORDS.items() if arrays[0] in ("correct", "agree")}
 """Quantities that count hits, with the array of the hits."""
 
@@ -70,10 +71,10 @@ def choose_test(entry: Measure, shape: tuple[int, ...], measured: Measured) -> N
                           f"({shape[0]}, {shape[1]}, N), got {outcomes.shape}")
     if name_runs(entry.name) in arrays:
         return NoiseTest("t over examples and initialisations", "noise of the test set and initialisations",
-                     lambda a, b, j: estimate_difference(build_record(arrays, entry.name, a, j),
-                                                         build_record(arrays, entry.name, b, j)).p)
+                     lambda a, b: estimate_difference(build_record(arrays, entry.name, *a),
+                                                      build_record(arrays, entry.name, *b)).p)
     return NoiseTest("McNemar" if outcomes.dtype == np.bool_ else "Wilcoxon over texts", "test-set noise",
-                 lambda a, b, j: compute_p_value(outcomes[a, j], outcomes[b, j]))
+                 lambda a, b: compute_p_value(outcomes[a], outcomes[b]))
 
 
 def compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:

@@ -82,7 +82,8 @@ def run_validation(given: ValidateOptions) -> Validation:
     warnings += [f"{' into '.join(pair)} failed: {reason}" for pair, reason in study.failures.items()][:5]
     made = Validation.make(outcomes, names, next(iter(layers.values())), warnings,
                            {"created": get_time(), "settings": given.as_key(), "seed": given.seed,
-                            "versions": study.meta.get("versions"), "notes": list(study.meta.get("notes", ()))})
+                            "versions": study.meta.get("versions"),
+                            "notes": list(study.meta.get("notes", ()))})
     if given.folder is not None:
         made.save(given.folder)
     return made
@@ -153,8 +154,8 @@ class _Population:
         power = find_correlation_power(n - 1, attenuate(function_tests.RELEVANT, self.reliability))
         if self.function is None:
             why = outputs.reason or "no function of the networks is known"
-            for test, unit in ((function_tests.FUNCTION, "Spearman"), (function_tests.FUNCTION_KENDALL, "Kendall"),
-                               (function_tests.ACCURACIES, "Spearman")):
+            for test, unit in ((function_tests.FUNCTION, "Spearman"), (function_tests.ACCURACIES, "Spearman"),
+                               (function_tests.FUNCTION_KENDALL, "Kendall")):
                 yield layer_tests.missing(test, cells, unit, 0.0, why)
         else:
             yield from function_tests.check_function(cells, self.function, self.reliability, seed)
@@ -164,7 +165,8 @@ class _Population:
         plain = find_correlation_power(n - 1, function_tests.RELEVANT)
         for test, found in ((function_tests.OUTPUTS, outputs.disagreement),
                             (function_tests.DIVERGENCES, outputs.divergence)):
-            yield (layer_tests.missing(test, cells, "Spearman", 0.0, outputs.reason or "the outputs are too large")
+            why = outputs.reason or "the outputs are too large"
+            yield (layer_tests.missing(test, cells, "Spearman", 0.0, why)
                    if found is None else function_tests.check_differences(cells, test, found, plain, seed))
 
 

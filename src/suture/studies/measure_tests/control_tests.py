@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -72,13 +71,14 @@ def check_control(cells: PopulationCells, control: ControlValues, seed: int = 0)
     fooled = [cells.layers[k] for k in range(cells.depth) if areas[k] < 0.5 and above[k] <= LEVEL]
     low, high, reason = bound(value, leave_each_out(n, lambda kept: float(np.nanmean(_measure_areas(
         both[np.concatenate([kept, kept + n])], np.arange(2 * len(kept))[None] < len(kept))))), cells.depth)
-    power = find_separation_power(n, n)
+    judged = n if len(control.targets) > 1 else n - 1  # one target has no value with itself
+    power = find_separation_power(judged, judged)
     beaten = [cells.layers[k] for k in range(cells.depth) if areas[k] <= 0.5]
     passed = False if fooled else True if p <= LEVEL and not beaten else None
-    words = (f"fooled at {', '.join(fooled)}" if fooled else f"not above it at {', '.join(beaten)}" if beaten else
-             "above it at every layer")
+    words = (f"fooled at {', '.join(fooled)}" if fooled else
+             f"not above it at {', '.join(beaten)}" if beaten else "above it at every layer")
     return TestOutcome(kind, cells.measure, value, low, high, p, power, n, "AUROC", 0.5, passed,
-                       f"{get_measure(cells.measure).label}: a trained network is nearer than {kind} with "
+                       f"{cells.label}: a trained network is nearer than {kind} with "
                        f"probability {value:.2f} (chance 0.50, p = {p:.2g} over labels of {2 * n} sources); "
                        f"{words}.", reason)
 
@@ -93,7 +93,8 @@ def _measure_areas(values: Floats, real: Bools) -> Floats:
     flat_ranks, flat_known = (of.reshape(len(values), -1) for of in (ranks, known.astype(float)))
     m, total = share @ flat_known, flat_known.sum(0)
     pairs = m * (total - m)
-    areas = np.where(pairs > 0, (share @ flat_ranks - m * (m + 1) / 2) / np.where(pairs > 0, pairs, 1), np.nan)
+    sums = share @ flat_ranks - m * (m + 1) / 2
+    areas = np.where(pairs > 0, sums / np.where(pairs > 0, pairs, 1), np.nan)
     areas = areas.reshape(len(real), *values.shape[1:])
     counts = (~np.isnan(areas)).sum(1)
     return np.asarray(np.where(counts > 0, np.nansum(areas, axis=1) / np.maximum(counts, 1), np.nan))

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
-from suture.numbers import Floats, Ints, get_measure
+from suture.numbers import Floats, Ints
 from suture.studies.measure_tests.layer_tests import missing
 from suture.studies.measure_tests.network_statistics import (
     DRAWS,
@@ -98,8 +98,8 @@ def _compute_published_p(distance: Floats, function: Floats, layers: list[int]) 
     return float(both[0]), float(both[1])
 
 
-def _describe(cells: PopulationCells, number: int, found: Floats, null: Floats, resampled: Floats, whole: bool,
-              power: float, naive: float, reliability: float) -> TestOutcome:
+def _describe(cells: PopulationCells, number: int, found: Floats, null: Floats, resampled: Floats,
+              whole: bool, power: float, naive: float, reliability: float) -> TestOutcome:
     test, unit = ((FUNCTION, "Spearman"), (FUNCTION_KENDALL, "Kendall"))[number]
     values = found[:, number, 0]
     if np.isnan(values).any():
@@ -110,10 +110,9 @@ def _describe(cells: PopulationCells, number: int, found: Floats, null: Floats, 
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     chance = float(by_chance.mean())
     weak = not math.isnan(reliability) and reliability <= 0
-    label = get_measure(cells.measure).label
     return TestOutcome(test, cells.measure, value, float(low), float(high), p, power, cells.n, unit, chance,
                        decide(p, power),
-                       f"{label}: distance from the best network and difference in function have {unit}'s "
+                       f"{cells.label}: distance from the best network and difference in function have {unit}'s "
                        f"correlation {value:.2f} (by chance {chance:.2f}, because the reference is among the "
                        f"points; p = {p:.2g} over permutations of {cells.n} networks; the published p is "
                        f"{naive:.2g}).", NO_POWER if weak else "")
@@ -135,11 +134,10 @@ def check_differences(cells: PopulationCells, test: str, differences: Floats, po
     rho, low, high, p = correlate_pairs(pairs, differences, seed)
     if math.isnan(rho):
         return missing(test, cells, "Spearman", 0.0, "all pairs of networks are alike")
-    label = get_measure(cells.measure).label
     found = decide(p, power)
     return TestOutcome(test, cells.measure, rho, low, high, p, power, cells.n, "Spearman", 0.0,
                        False if found and rho < 0 else found,
-                       f"{label}: distance at {cells.layers[-1]} and {test} of two networks have Spearman's "
+                       f"{cells.label}: distance at {cells.layers[-1]} and {test} of two networks have Spearman's "
                        f"correlation {rho:.2f} (two-sided p = {p:.2g} over permutations of {pairs.used} "
                        "networks).", "" if not math.isnan(low) else f"{pairs.used} networks are too few")
 

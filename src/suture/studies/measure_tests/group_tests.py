@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from suture.numbers import Floats, get_measure
+from suture.numbers import Floats
 from suture.studies.measure_tests.layer_tests import missing
 from suture.studies.measure_tests.network_statistics import DRAWS, LEVEL, compare_with_null
 from suture.studies.measure_tests.population_cells import PopulationCells
@@ -57,11 +57,10 @@ def _describe(cells: PopulationCells, name: tuple[str, str, float], value: float
     low, high = pairs.bootstrap(
         lambda weights: float(separate_pairs(pairs.similarity, same[None], weights[None])[number][0]), seed)
     power = 0.0 if least > LEVEL else math.nan
-    label = get_measure(cells.measure).label
     return TestOutcome(test, cells.measure, value, low, high, p, power, pairs.used, unit, chance,
                        True if p <= LEVEL else None,
-                       f"{label}: pairs of one group are found by similarity at {cells.layers[-1]} with {unit} "
-                       f"{value:.2f} (chance {chance:.2f}, p = {p:.2g} over permutations of {pairs.used} "
+                       f"{cells.label}: pairs of one group are found by similarity at {cells.layers[-1]} with "
+                       f"{unit} {value:.2f} (chance {chance:.2f}, p = {p:.2g} over permutations of {pairs.used} "
                        "networks).",
                        f"with so few networks p cannot fall below {least:.2g}" if least > LEVEL else
                        "too few networks for an interval" if math.isnan(low) else "")

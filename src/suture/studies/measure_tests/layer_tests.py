@@ -32,12 +32,10 @@ _RELEVANT_DEPTH = 0.5
 _FLIP = 1e-9
 
 
-def missing(test: str, cells: PopulationCells, unit: str, chance: float, reason: str, n: int | None = None
-            ) -> TestOutcome:
+def missing(test: str, cells: PopulationCells, unit: str, chance: float, reason: str) -> TestOutcome:
     """Return the outcome of a test that a measure cannot take, with the reason."""
     nan = math.nan
-    return TestOutcome(test, cells.measure, nan, nan, nan, nan, nan, cells.n if n is None else n, unit, chance,
-                       None, f"Not tested: {reason}.", reason)
+    return TestOutcome(test, cells.measure, nan, nan, nan, nan, nan, cells.n, unit, chance, None, f"Not tested: {reason}.", reason)
 
 
 def check_self(cells: PopulationCells, seed: int = 0) -> TestOutcome:
@@ -86,8 +84,7 @@ def _judge_nearest(test: str, cells: PopulationCells, blocks: Floats, violations
     what = "each layer is the most similar one to itself" if own else "the corresponding layer is nearest"
     return TestOutcome(
         test, cells.measure, value, low, high, p, power, cells.n, "share", chance, passed,
-        f"{get_measure(cells.measure).label}: {what} in {value:.0%} of the cases {among} (chance {chance:.0%}, "
-        f"p = {p:.2g} over orders of the layers of each network); {violations.describe()}.", reason)
+        f"{cells.label}: {what} in {value:.0%} of the cases {among} (chance {chance:.0%}, p = {p:.2g} over orders of the layers of each network); {violations.describe()}.", reason)
 
 
 def find_layer_power(cells: PopulationCells, chance: float, independent: int) -> float:
@@ -120,7 +117,7 @@ def _average(values: Floats, kept: Ints) -> float:
 
 
 def _permute(blocks: Floats, orders: Ints) -> Floats:
-    """Return the mean over own cells where the layers of each network are named in other orders (draws, N, L).
+    """Return the mean over own cells where layers of each network are named in other orders (draws, N, L).
 
     Of a network with itself one side is renamed only.
     """
@@ -160,9 +157,9 @@ def _judge_depth(cells: PopulationCells, seed: int) -> TestOutcome:
     power = find_correlation_power(math.comb(cells.depth, 2), _RELEVANT_DEPTH, cells.n)
     return TestOutcome(DEPTH, cells.measure, value, low, high, p, power, cells.n, "Spearman", 0.0,
                        decide(p, power),
-                       f"{get_measure(cells.measure).label}: similarity and distance of two layers have a rank "
-                       f"correlation of {value:.2f}, mean of {cells.n} networks (p = {p:.2g} over orders of the "
-                       "layers of each network).", reason)
+                       f"{cells.label}: similarity and distance of two layers have a rank correlation of "
+                       f"{value:.2f}, mean of {cells.n} networks (p = {p:.2g} over orders of the layers of "
+                       "each network).", reason)
 
 
 def _correlate(block: Floats, orders: Ints) -> Floats:
@@ -193,10 +190,10 @@ def _judge_depth_order(cells: PopulationCells) -> TestOutcome:
     low, high, reason = bound(value, leave_each_out(cells.n, lambda kept: (
         float(broken[np.isin(networks, kept)].mean()) if np.isin(networks, kept).any() else math.nan)),
         cells.depth)
-    label = get_measure(cells.measure).label
-    return TestOutcome(DEPTH_ORDER, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share", 0.5,
-                       None if math.isnan(high) else True if high < 0.5 else False if low > 0.5 else None,
-                       f"{label}: of two layers on one side of a layer, the further one is more similar in "
+    passed = None if math.isnan(high) else True if high < 0.5 else False if low > 0.5 else None
+    return TestOutcome(DEPTH_ORDER, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share",
+                       0.5, passed,
+                       f"{cells.label}: of two layers on one side of a layer, the further one is more similar in "
                        f"{value:.0%} of the cases; {found.describe()}.",
                        reason or "its order of cells has no null of its own; see depth")
 
@@ -229,10 +226,11 @@ def check_argument_order(cells: PopulationCells) -> TestOutcome:
 
     low, high, reason = bound(value, leave_each_out(cells.n, average), cells.depth)
     entry = get_measure(cells.measure)
-    method, index = "." in entry.name.partition("@")[0].partition(":")[0], INDICES.get(get_base_name(entry.name))
+    base = get_base_name(entry.name)
+    method, index = "." in base, INDICES.get(base)
     resized = not method and index is not None and bool(index.symmetric) and value > 0
-    return TestOutcome(ARGUMENTS, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share", math.nan,
-                       None if method else value == 0,
+    return TestOutcome(ARGUMENTS, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share",
+                       math.nan, None if method else value == 0,
                        f"{entry.label}: which of two layers is nearer turns round in {value:.0%} of "
                        f"{len(turned)} cases when the arguments change places"
                        + ("; stitching has a direction by design." if method else

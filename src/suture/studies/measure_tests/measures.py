@@ -80,7 +80,7 @@ def of_cell(function: Callable[[MeasuredCell], Any], name: str | None = None, *,
         SutureError: a name that another measure has.
     """
     called = name or getattr(function, "__name__", "")
-    expect(called.isidentifier() and called not in INDICES, "a name of letters, digits and _ that no index has",
+    expect(called.isidentifier() and called not in INDICES, "a name of letters that no index has",
            repr(called), "write name='my_measure'")
     return CellMeasure(function, register_measure(make_measure(
         called, called.replace("_", " "), about or f"A function of a cell, {called}.",

@@ -75,7 +75,8 @@ def bound(value: float, left_out: Floats, layers: int, least: float = 0.0, most:
 
     n = len(left_out)
     if math.isnan(value) or n < FEWEST or np.isnan(left_out).any():
-        why = f"{n} networks: an interval needs {FEWEST}" if n < FEWEST else "it has no value without some network"
+        why = (f"{n} networks: an interval needs {FEWEST}" if n < FEWEST else
+               "it has no value without some network")
         return math.nan, math.nan, "" if math.isnan(value) else why
     p = (value - least) / (most - least)
     variance = (n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()) / (most - least) ** 2
@@ -145,7 +146,7 @@ def _find_power(null: Floats, found: Floats) -> float:
 
 
 def attenuate(rho: float, reliability: float) -> float:
-    """Return the rank correlation that is left of `rho` where one side is only so reliable (Spearman 1904)."""
+    """Return what is left of the rank correlation `rho` where one side is so reliable (Spearman 1904)."""
     return rho * math.sqrt(max(0.0, min(1.0, reliability)))
 
 

@@ -37,8 +37,8 @@ class ValidateOptions(StudyOptions):
         "matrices or of moments (`suture.indices.own`), or of a cell (`suture.studies.of_cell`). They decide "
         "methods, indices and pairs.")] = ("cka", "pwcca", "opd", "dm.relative_accuracy", "dm.residual")
     layers: Annotated[Any, SkipValidation, Doc(
-        "Which layers correspond: {network: [sites]}, first with first, or transport:MEASURE to match them to "
-        "those of the first network. None: those of the same name.")] = None
+        "Which layers correspond: {network: [sites]}, first with first, or transport:MEASURE to match them "
+        "to those of the first network. None: those of the same name.")] = None
     function: Annotated[Mapping[str, Any] | None, SkipValidation, Doc(
         "What each network is able to do, by name: a number, or one for each layer, such as accuracies of "
         "probes. None: accuracies on the test data.")] = None

@@ -49,6 +49,11 @@ class PopulationCells:
         return len(self.layers)
 
     @property
+    def label(self) -> str:
+        """Name of the measure in sentences."""
+        return get_measure(self.measure).label
+
+    @property
     def own(self) -> Floats:
         """Values of each network with itself, (N, L, L)."""
         k = np.arange(self.n)
@@ -157,8 +162,8 @@ def find_layers(study: ComparedNetworks, given: Layers = None) -> dict[str, tupl
     first = next(iter(sites))
     for (a, b), made in study.comparisons.items():
         if not made.corresponds or sites[a] != sites[first]:
-            raise SutureError(f"layers of {a} and {b} do not correspond; write layers={{network: [sites]}} or "
-                              "layers='transport:cka'")
+            raise SutureError(f"layers of {a} and {b} do not correspond; write layers={{network: [sites]}} "
+                              "or layers='transport:cka'")
     return sites
 
 
@@ -181,7 +186,7 @@ def _check_given(sites: Mapping[str, tuple[str, ...]], given: Mapping[str, Seque
 
 def _transport(study: ComparedNetworks, sites: Mapping[str, tuple[str, ...]], measure: str
                ) -> dict[str, tuple[str, ...]]:
-    """Match the layers of each network to those of the first, in order; a layer with two partners has none."""
+    """Match the layers of each network to those of the first, in order; one with two partners has none."""
     first, *others = sites
     partners: dict[str, list[str]] = {first: list(sites[first])}
     for name in others:
@@ -203,6 +208,5 @@ def explain_missing(cells: PopulationCells) -> str:
         missing += int((np.isnan(cells.similarity[i, j]) & ~marks).sum())
     parts = [f"{missing} of {held} cells have no value" if missing > 0 else "",
              f"{marked} are marked and left out" if marked else ""]
-    label = get_measure(cells.measure).label
     found = ", ".join(filter(None, parts))
-    return f"{label}: {found}" if found else ""
+    return f"{cells.label}: {found}" if found else ""

@@ -71,7 +71,8 @@ def read_hits(study: ComparedNetworks, names: tuple[str, ...]) -> PopulationOutp
         if hits is not None and target not in found:
             found[target] = hits.astype(np.float64) / (1 if tokens is None else np.maximum(tokens, 1))
     if any(name not in found for name in names) or len({len(h) for h in found.values()}) != 1:
-        return PopulationOutputs(None, reason="the study has no answers of all networks; give networks and test data")
+        return PopulationOutputs(None, reason="the study has no answers of all networks; give networks and "
+                                              "test data")
     return PopulationOutputs(np.stack([found[name] for name in names]),
                              reason="a study keeps no outputs; give networks and test data")
 
@@ -96,9 +97,9 @@ def collect_outputs(work: Work, names: tuple[str, ...]) -> PopulationOutputs:
         disagreement[i, j] = disagreement[j, i] = float((classes[i] != classes[j]).double().mean())
         divergence[i, j] = divergence[j, i] = measure_divergence(chances[i], chances[j])
     known = [h for h in hits if h is not None]
-    kept = chances[0].shape[1] > 0
-    return PopulationOutputs(np.stack(known) if len(known) == n else None, disagreement,
-                             divergence if kept else None, "" if len(known) == n else "test data without labels")
+    whole, kept = len(known) == n, chances[0].shape[1] > 0
+    return PopulationOutputs(np.stack(known) if whole else None, disagreement, divergence if kept else None,
+                             "" if whole else "test data without labels")
 
 
 @disable_gradients()

@@ -32,8 +32,8 @@ def correlate_with_best(distance: Floats, function: Floats, orders: Ints, weight
                         ) -> tuple[Floats, Floats]:
     """Return rho and tau of Ding's statistic for samples of networks.
 
-    The reference is the network of the largest `function`. Its distances to all networks, itself included, are
-    correlated with the differences of their function, as in the published code.
+    The reference is the network of the largest `function`. Its distances to all networks, itself included,
+    are correlated with the differences of their function, as in the published code.
 
     Args:
         distance: (N, N) of one layer.
@@ -62,7 +62,8 @@ def separate_pairs(scores: Floats, positive: Floats, weights: Floats) -> tuple[F
     """
     order = np.argsort(-scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
-    found, rest = (np.add.reduceat((weights * of)[:, order], starts, axis=1) for of in (positive, 1 - positive))
+    found, rest = (np.add.reduceat((weights * of)[:, order], starts, axis=1)
+                   for of in (positive, 1 - positive))
     hits, misses = found.cumsum(1), rest.cumsum(1)
     total, others = hits[:, -1], misses[:, -1]
     known = (total > 0) & (others > 0)

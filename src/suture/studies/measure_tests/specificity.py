@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from suture.numbers import Floats, Ints, auroc, get_measure
+from suture.numbers import Floats, Ints, auroc
 from suture.studies.measure_tests.layer_tests import find_layer_power, missing
 from suture.studies.measure_tests.network_statistics import (
     bound,
@@ -38,10 +38,9 @@ def check_specificity(cells: PopulationCells, seed: int = 0) -> TestOutcome:
         cells.n, lambda kept: _separate(others[np.ix_(kept, kept)])), cells.depth)
     p = compare_with_null(value, _permute(others, draw_orders(cells.n, cells.depth, seed)))
     power = find_layer_power(cells, 0.5, cells.n - 1)
-    label = get_measure(cells.measure).label
     return TestOutcome(SPECIFICITY, cells.measure, value, low, high, p, power, cells.n, "AUROC", 0.5,
                        decide(p, power),
-                       f"{label}: the same layer of two networks is nearer than two different layers in "
+                       f"{cells.label}: the same layer of two networks is nearer than two different layers in "
                        f"{value:.0%} of the cases (chance 50%, p = {p:.2g} over orders of the layers of each "
                        "network).", reason)
 
@@ -90,11 +89,10 @@ def check_layer_gaps(cells: PopulationCells) -> TestOutcome:
     value = float(np.nanmean(within))
     low, high, reason = bound(value, leave_each_out(cells.n, lambda kept: float(np.nanmean(within[kept]))),
                               cells.depth)
-    label = get_measure(cells.measure).label
     return TestOutcome(GAPS, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share", math.nan,
                        None if math.isnan(high) else True if high < 0.5 else False if low > 0.5 else None,
-                       f"{label}: {value:.0%} of the gaps between two layers of a network are smaller than the "
-                       "median distance of the same layer to other networks (0 is best).",
+                       f"{cells.label}: {value:.0%} of the gaps between two layers of a network are smaller than "
+                       "the median distance of the same layer to other networks (0 is best).",
                        reason or "the two kinds of distance have no common null")
 
 

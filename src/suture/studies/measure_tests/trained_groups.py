@@ -13,7 +13,16 @@ import torch
 from torch import Tensor
 
 from suture import zoo
-from suture._base import Count, FilePath, Progress, checked, clean_file_name, derive_seed, expect, make_unknown_error
+from suture._base import (
+    Count,
+    FilePath,
+    Progress,
+    checked,
+    clean_file_name,
+    derive_seed,
+    expect,
+    make_unknown_error,
+)
 from suture.networks import Recipe
 from suture.zoo import ImageSet
 
@@ -52,7 +61,8 @@ def add_shortcut(images: ImageSet, share: float, seed: int) -> ImageSet:
     """
     generator = torch.Generator().manual_seed(seed)
     n, _, height, width = images.inputs.shape
-    expect(images.classes <= height * width, f"at most {height * width} classes for a shortcut", images.classes)
+    most = height * width
+    expect(images.classes <= most, f"at most {most} classes for a shortcut", images.classes)
     told = torch.rand(n, generator=generator) < share
     named = torch.where(told, images.labels, torch.randint(images.classes, (n,), generator=generator))
     inputs = images.inputs.clone().flatten(2)
@@ -65,10 +75,12 @@ def add_noise(images: ImageSet, spread: float, seed: int) -> ImageSet:
     """Put beside each image a copy with noise of this standard deviation."""
     noise: Tensor = torch.randn(images.inputs.shape, generator=torch.Generator().manual_seed(seed))
     inputs = torch.cat([images.inputs, images.inputs + spread * noise])
-    return replace(images, inputs=inputs, labels=images.labels.repeat(2), name=f"{images.name}-noise-{spread:g}")
+    return replace(images, inputs=inputs, labels=images.labels.repeat(2),
+                   name=f"{images.name}-noise-{spread:g}")
 
 
-ALTERATIONS: Mapping[str, tuple[Callable[[ImageSet, float, int], ImageSet], tuple[float, ...]]] = MappingProxyType({
+Alteration = Callable[[ImageSet, float, int], ImageSet]
+ALTERATIONS: Mapping[str, tuple[Alteration, tuple[float, ...]]] = MappingProxyType({
     "random labels": (randomise_labels, (0.0, 0.5, 1.0)),
     "shortcut": (add_shortcut, (0.0, 0.5, 1.0)),
     "augmentation": (add_noise, (0.0, 0.2, 0.5)),
@@ -83,8 +95,8 @@ def train_groups(kind: str, network: str = "resnet_digits", data: tuple[ImageSet
     """Train networks of the zoo in groups, each group on training images of its own.
 
     The groups of tests 3 to 5 of ReSi (Klabunde et al. 2024), smaller: "random labels" (share of permuted
-    labels), "shortcut" (share of images with a pixel that names the class), "augmentation" (standard deviation
-    of noise on a copy of each image). The images to compare them on are not altered; with a shortcut, theirs
+    labels), "shortcut" (share of images with a pixel that names the class), "augmentation" (standard
+    deviation of noise on a copy of each image). The images to compare them on are not altered; with a shortcut, theirs
     names any class.
 
     Args:

@@ -30,7 +30,7 @@ class Validation:
     """What tests say about measures.
 
     Attributes:
-        outcomes: of each test and measure. `passed` holds after Holm's adjustment over the measures of a test.
+        outcomes: of each test and measure. `passed` holds after Holm's adjustment over measures.
         networks, layers: of the population.
         warnings: what the reader must know first, such as tests without power.
         meta: settings, versions, notes.
@@ -55,7 +55,8 @@ class Validation:
         more = tuple(outcomes)
         taken = {(o.test, o.measure) for o in more}
         kept = [o for o in self.outcomes if (o.test, o.measure) not in taken]
-        return Validation.make([*kept, *more], self.networks, self.layers, [*self.warnings, *warnings], self.meta)
+        return Validation.make([*kept, *more], self.networks, self.layers, [*self.warnings, *warnings],
+                               self.meta)
 
     def __repr__(self) -> str:
         return (f"Validation({len(self.measures)} measures, {len(self.tests)} tests, "
@@ -91,7 +92,7 @@ class Validation:
         table = self.table
         if what not in table.columns:
             raise make_unknown_error("column", what, map(str, table.columns))
-        found = table.pivot(index="measure", columns="test", values=what)
+        found = table.set_index(["measure", "test"])[what].unstack()  # noqa: PD010, which takes means
         found = found.reindex(index=list(self.measures), columns=list(self.tests))
         if what == "passed":
             found["fooled by"] = [", ".join(self.list_fooling(name)) for name in self.measures]
@@ -189,5 +190,5 @@ def _warn_of_weakness(outcomes: Sequence[TestOutcome]) -> Iterable[str]:
         known = [o.power for o in outcomes if o.test == test and not math.isnan(o.power)]
         if known and min(known) < ENOUGH_POWER:
             networks = next(o.n for o in outcomes if o.test == test and not math.isnan(o.power))
-            yield (f"{test}: {networks} networks find a relevant effect with probability {min(known):.2f} only; "
-                   "no finding is no evidence.")
+            yield (f"{test}: {networks} networks find a relevant effect with probability {min(known):.2f} "
+                   "only; no finding is no evidence.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from suture.numbers import get_measure
-from suture.results import LEVEL, adjust_holm, choose_test
+from suture.results import LEVEL, NoiseTest, adjust_holm, choose_test
 from suture.studies.measure_tests.population_cells import PopulationCells
 
 Place = tuple[int, int, int, int]
@@ -85,18 +85,21 @@ def find_violations(cells: PopulationCells, relations: tuple[Relation, ...]) -> 
     different networks.
     """
     broken = [k for k, r in enumerate(relations) if r.broken]
-    tests = {}
+    entry, tests = get_measure(cells.measure), dict[tuple[int, int], NoiseTest]()
     for pair, (made, _, _) in cells.comparisons.items():
-        tests[pair] = choose_test(get_measure(cells.measure), (len(made.sources), len(made.targets)), made)
-    if not tests or any(test is None for test in tests.values()):
+        test = choose_test(entry, (len(made.sources), len(made.targets)), made)
+        if test is None:
+            return Violations(relations, None, "")
+        tests[pair] = test
+    if not tests:
         return Violations(relations, None, "")
     chances = [_find_p(cells, relations[k], tests) for k in broken]
     adjusted = adjust_holm(np.array(chances))
     beyond = tuple(k for k, p in zip(broken, adjusted.tolist(), strict=True) if p < LEVEL)
-    return Violations(relations, beyond, next(test.name for test in tests.values() if test is not None))
+    return Violations(relations, beyond, next(iter(tests.values())).name)
 
 
-def _find_p(cells: PopulationCells, relation: Relation, tests: dict[tuple[int, int], object]) -> float:
+def _find_p(cells: PopulationCells, relation: Relation, tests: dict[tuple[int, int], NoiseTest]) -> float:
     i, j = relation.more[:2]
     test, (_, rows, columns) = tests[i, j], cells.comparisons[i, j]
 
@@ -104,6 +107,6 @@ def _find_p(cells: PopulationCells, relation: Relation, tests: dict[tuple[int, i
         return int(rows[of[2]]), int(columns[of[3]])
 
     s = cells.similarity
-    smallest = min(test.compute(place(relation.more), place(other))  # type: ignore[attr-defined]
+    smallest = min(test.compute(place(relation.more), place(other))
                    for other in relation.less if s[other] > s[relation.more])
     return min(1.0, smallest * len(relation.less))
