@@ -22,8 +22,8 @@ def validate(
     spec: Annotated[Path, typer.Argument(help="TOML file of a study (docs/studies.md): its networks are the "
                                               "population.")],
     groups: Annotated[str | None, typer.Option(
-        help="Kinds of groups to train and test beside: random labels, shortcut, augmentation. Names separated "
-             "by commas.")] = None,
+        help="Kinds of groups to train and test beside: random labels, shortcut, augmentation. Names "
+             "separated by commas.")] = None,
     **options: Any,
 ) -> None:
     """Test similarity measures on the networks of a study's TOML file: table, page, figure."""

@@ -112,7 +112,8 @@ def _describe(cells: PopulationCells, number: int, found: Floats, null: Floats, 
     weak = not math.isnan(reliability) and reliability <= 0
     return TestOutcome(test, cells.measure, value, float(low), float(high), p, power, cells.n, unit, chance,
                        decide(p, power),
-                       f"{cells.label}: distance from the best network and difference in function have {unit}'s "
+                       f"{cells.label}: distance from the best network and difference in function have "
+                       f"{unit}'s "
                        f"correlation {value:.2f} (by chance {chance:.2f}, because the reference is among the "
                        f"points; p = {p:.2g} over permutations of {cells.n} networks; the published p is "
                        f"{naive:.2g}).", NO_POWER if weak else "")
@@ -137,7 +138,8 @@ def check_differences(cells: PopulationCells, test: str, differences: Floats, po
     found = decide(p, power)
     return TestOutcome(test, cells.measure, rho, low, high, p, power, cells.n, "Spearman", 0.0,
                        False if found and rho < 0 else found,
-                       f"{cells.label}: distance at {cells.layers[-1]} and {test} of two networks have Spearman's "
+                       f"{cells.label}: distance at {cells.layers[-1]} and {test} of two networks have "
+                       "Spearman's "
                        f"correlation {rho:.2f} (two-sided p = {p:.2g} over permutations of {pairs.used} "
                        "networks).", "" if not math.isnan(low) else f"{pairs.used} networks are too few")
 

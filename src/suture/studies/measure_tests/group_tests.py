@@ -59,8 +59,10 @@ def _describe(cells: PopulationCells, name: tuple[str, str, float], value: float
     power = 0.0 if least > LEVEL else math.nan
     return TestOutcome(test, cells.measure, value, low, high, p, power, pairs.used, unit, chance,
                        True if p <= LEVEL else None,
-                       f"{cells.label}: pairs of one group are found by similarity at {cells.layers[-1]} with "
-                       f"{unit} {value:.2f} (chance {chance:.2f}, p = {p:.2g} over permutations of {pairs.used} "
+                       f"{cells.label}: pairs of one group are found by similarity at {cells.layers[-1]} "
+                       "with "
+                       f"{unit} {value:.2f} (chance {chance:.2f}, p = {p:.2g} over permutations of "
+                       f"{pairs.used} "
                        "networks).",
                        f"with so few networks p cannot fall below {least:.2g}" if least > LEVEL else
                        "too few networks for an interval" if math.isnan(low) else "")

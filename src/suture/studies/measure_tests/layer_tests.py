@@ -35,7 +35,8 @@ _FLIP = 1e-9
 def missing(test: str, cells: PopulationCells, unit: str, chance: float, reason: str) -> TestOutcome:
     """Return the outcome of a test that a measure cannot take, with the reason."""
     nan = math.nan
-    return TestOutcome(test, cells.measure, nan, nan, nan, nan, nan, cells.n, unit, chance, None, f"Not tested: {reason}.", reason)
+    return TestOutcome(test, cells.measure, nan, nan, nan, nan, nan, cells.n, unit, chance, None,
+                       f"Not tested: {reason}.", reason)
 
 
 def check_self(cells: PopulationCells, seed: int = 0) -> TestOutcome:
@@ -84,7 +85,8 @@ def _judge_nearest(test: str, cells: PopulationCells, blocks: Floats, violations
     what = "each layer is the most similar one to itself" if own else "the corresponding layer is nearest"
     return TestOutcome(
         test, cells.measure, value, low, high, p, power, cells.n, "share", chance, passed,
-        f"{cells.label}: {what} in {value:.0%} of the cases {among} (chance {chance:.0%}, p = {p:.2g} over orders of the layers of each network); {violations.describe()}.", reason)
+        f"{cells.label}: {what} in {value:.0%} of the cases {among} (chance {chance:.0%}, p = {p:.2g} over "
+        f"orders of the layers of each network); {violations.describe()}.", reason)
 
 
 def find_layer_power(cells: PopulationCells, chance: float, independent: int) -> float:
@@ -193,7 +195,8 @@ def _judge_depth_order(cells: PopulationCells) -> TestOutcome:
     passed = None if math.isnan(high) else True if high < 0.5 else False if low > 0.5 else None
     return TestOutcome(DEPTH_ORDER, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share",
                        0.5, passed,
-                       f"{cells.label}: of two layers on one side of a layer, the further one is more similar in "
+                       f"{cells.label}: of two layers on one side of a layer, the further one is more "
+                       "similar in "
                        f"{value:.0%} of the cases; {found.describe()}.",
                        reason or "its order of cells has no null of its own; see depth")
 

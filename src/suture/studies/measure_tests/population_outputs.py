@@ -80,9 +80,11 @@ def read_hits(study: ComparedNetworks, names: tuple[str, ...]) -> PopulationOutp
 def collect_outputs(work: Work, names: tuple[str, ...]) -> PopulationOutputs:
     """Run each network on the test data, one after the other."""
     hits, classes, chances = list[Floats | None](), list[Tensor](), list[Tensor]()
+    # Without a way to stitch, a comparison has no test data.
+    evaluated = work.replace(settings={**work.settings, "methods": ("dm",), "indices": (), "ood": None})
     for name in names:
         try:
-            answers = _run(work.set_up(PairTask((name, name), "")))
+            answers = _run(evaluated.set_up(PairTask((name, name), "")))
         except SutureError as error:
             return PopulationOutputs(None, reason=f"{name}: {error}")
         if answers is None:

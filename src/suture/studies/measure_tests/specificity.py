@@ -40,7 +40,8 @@ def check_specificity(cells: PopulationCells, seed: int = 0) -> TestOutcome:
     power = find_layer_power(cells, 0.5, cells.n - 1)
     return TestOutcome(SPECIFICITY, cells.measure, value, low, high, p, power, cells.n, "AUROC", 0.5,
                        decide(p, power),
-                       f"{cells.label}: the same layer of two networks is nearer than two different layers in "
+                       f"{cells.label}: the same layer of two networks is nearer than two different layers "
+                       "in "
                        f"{value:.0%} of the cases (chance 50%, p = {p:.2g} over orders of the layers of each "
                        "network).", reason)
 
@@ -91,7 +92,8 @@ def check_layer_gaps(cells: PopulationCells) -> TestOutcome:
                               cells.depth)
     return TestOutcome(GAPS, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share", math.nan,
                        None if math.isnan(high) else True if high < 0.5 else False if low > 0.5 else None,
-                       f"{cells.label}: {value:.0%} of the gaps between two layers of a network are smaller than "
+                       f"{cells.label}: {value:.0%} of the gaps between two layers of a network are smaller "
+                       "than "
                        "the median distance of the same layer to other networks (0 is best).",
                        reason or "the two kinds of distance have no common null")
 

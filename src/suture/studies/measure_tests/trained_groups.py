@@ -96,8 +96,8 @@ def train_groups(kind: str, network: str = "resnet_digits", data: tuple[ImageSet
 
     The groups of tests 3 to 5 of ReSi (Klabunde et al. 2024), smaller: "random labels" (share of permuted
     labels), "shortcut" (share of images with a pixel that names the class), "augmentation" (standard
-    deviation of noise on a copy of each image). The images to compare them on are not altered; with a shortcut, theirs
-    names any class.
+    deviation of noise on a copy of each image). The images to compare them on are not altered; with a
+    shortcut, theirs names any class.
 
     Args:
         kind: one of those.
