@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from suture import specs
 from suture._base import Progress, SutureError, checked, is_held
 from suture.studies.following.event_log import keep_log, log_event
 from suture.studies.network_study.call import arrange, explain_interruption, run_study
@@ -20,12 +19,11 @@ from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
 from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.population.sources import TrainedNetwork
-from suture.studies.running.engine_choice import find_engine
 from suture.studies.running.keys import TaskList, list_tasks
 from suture.studies.running.store import KNOWN, LOG_FILE, MANIFEST, NETWORKS, PAIRS, TASKS, StudyStore
 from suture.studies.running.tasks import PairTask, Work
 from suture.studies.spec.study_file import StudyFile
-from suture.studies.spec.training import train_networks
+from suture.studies.spec.training import train_missing
 
 _DAMAGED = r"\.damaged-[0-9a-f]{8}"
 _SLUG = re.compile(rf"(?P<slug>.+-[0-9a-f]{{6}}-[0-9a-f]{{16}})(\.json)?(?P<damaged>{_DAMAGED})?")
@@ -49,11 +47,7 @@ def run_file(spec: StudyFile, progress: Progress | None = None, on_result: Any =
 def _run_opened(spec: StudyFile, given: StudyOptions, progress: Progress | None, on_result: Any) -> Study:
     with keep_log(spec.folder / LOG_FILE):
         log_event(f"begins: {spec.file.path}")
-        networks = dict(given.networks)
-        if any(isinstance(source, TrainedNetwork) for source in networks.values()):
-            images = specs.as_image_sets((given.data, given.test), spec.data.spec or "")
-            networks = train_networks(networks, images, given.torch_device, find_engine(given.engine),
-                                      spec.folder, progress)
+        networks = train_missing(spec, given, progress)
         return run_study(replace(given, networks=networks, progress=progress, on_result=on_result))
 
 
