@@ -4,6 +4,15 @@ from suture.studies import controls as controls
 from suture.studies.following.finished_pair import FinishedPair as FinishedPair
 from suture.studies.following.mlflow import MLflow as MLflow
 from suture.studies.following.wandb import WandB as WandB
+from suture.studies.measure_tests.call import validate as validate
+from suture.studies.measure_tests.measures import MeasuredCell as MeasuredCell
+from suture.studies.measure_tests.measures import of_cell as of_cell
+from suture.studies.measure_tests.options import ValidateOptions as ValidateOptions
+from suture.studies.measure_tests.record import TestOutcome as TestOutcome
+from suture.studies.measure_tests.record import tabulate_outcomes as tabulate_outcomes
+from suture.studies.measure_tests.trained_groups import TrainedGroups as TrainedGroups
+from suture.studies.measure_tests.trained_groups import train_groups as train_groups
+from suture.studies.measure_tests.validation import Validation as Validation
 from suture.studies.network_study.call import study as study
 from suture.studies.network_study.report import StudyReportOptions as StudyReportOptions
 from suture.studies.network_study.report import describe_failures as describe_failures
@@ -24,3 +33,4 @@ from suture.studies.spec.commands import plan_file as plan_file
 from suture.studies.spec.commands import remove_garbage as remove_garbage
 from suture.studies.spec.commands import run_file as run_file
 from suture.studies.spec.study_file import StudyFile as StudyFile
+from suture.studies.spec.validated_file import validate_file as validate_file
