@@ -276,6 +276,7 @@ def test_outcomes_have_the_network_as_their_unit() -> None:
     assert (rho.p, rho.passed) == (1 / 32, True)
     assert (rho.low, rho.high) == pytest.approx(np.clip(stats.t.interval(
         0.95, 4, each.mean(), each.sem()), -1, 1))
+    assert 0 < share.low < share.effect < share.high < 1
     two = list_outcomes(tabulate_detection(curves[curves.network < "c"], probes, spread),
                         tabulate_correlations(curves[curves.network < "c"], probes))[2]
     assert math.isnan(two.low)
