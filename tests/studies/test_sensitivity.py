@@ -217,6 +217,10 @@ def test_the_smallest_deletion_that_is_noticed(measure: str, sign: int) -> None:
     assert math.isnan(found.loc[("a", "95 %"), "rank"])
     assert found.loc[("a", "95 %"), "noticed"] == False  # noqa: E712
     assert found.loc[("b", "95 %"), ["rank", "noticed"]].tolist() == [1, True]
+    near = tabulate_detection(make_curves(values, measure), make_probes(PROBES),
+                              spread.assign(median=1.0 if sign > 0 else 0.0))
+    assert near.iloc[0]["noticed"] is None
+    assert "whole representation" in near.iloc[0]["reason"]
     still = {"a": {r: (c, 1.0) for r, (c, _) in PROBES["a"].items()}, "b": PROBES["b"]}
     kept = tabulate_detection(make_curves(values, measure), make_probes(still), spread)
     assert kept.iloc[0]["noticed"] is None
