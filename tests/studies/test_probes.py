@@ -71,19 +71,18 @@ def test_probes_at_every_rank_are_those_of_a_plain_loop(network: nn.Module, crop
                          batch_size=20, device="cpu")
     g = torch.Generator().manual_seed(3)
     images = [torch.cat([augment(b, g, crop, False) for b in x.split(20)]) if crop else x for _ in range(5)]
+    states = [suture.capture(network, of, SITES) for of in (*images, x, new)]
     for site, width in (("block1", 3), ("block2", 4)):
-        components = find_components(list_rows(suture.capture(network, x, [site])[site]))
+        components = find_components(list_rows(states[-2][site]))
         assert [r for s, r in found.hits if s == site] == sorted({width, 3, 1}, reverse=True)
         for rank in {width, 3, 1}:
-            def pool(inputs: Tensor, r: int = rank, site: str = site, c: Any = components) -> Tensor:
-                return cut(suture.capture(network, inputs, [site])[site], r, *c).mean((2, 3)).float()
-
-            layer = train_plainly(site, [pool(of) for of in images], labels, recipe)
-            hits = find_hits(layer, pool(new), wanted)
+            *epochs, fit, test = (cut(of[site], rank, *components).mean((2, 3)).float() for of in states)
+            layer = train_plainly(site, epochs, labels, recipe)
+            hits = find_hits(layer, test, wanted)
             np.testing.assert_array_equal(found.hits[site, rank], hits)
             row = found.table.set_index(["site", "rank"]).loc[(site, rank)]
             assert row["accuracy"] == pytest.approx(hits.mean())
-            assert row["train_accuracy"] == pytest.approx(find_hits(layer, pool(x), labels).mean())
+            assert row["train_accuracy"] == pytest.approx(find_hits(layer, fit, labels).mean())
             assert row["change"] == pytest.approx(hits.mean() - found.hits[site, width].mean())
     assert found.table["accuracy"].max() > 0.55
 

@@ -112,8 +112,8 @@ def choose_ranks(given: Any, widths: Sequence[int]) -> list[tuple[int, ...]]:
 def _read_rank(given: Any) -> int:
     rank = given
     with suppress(TypeError):
-        rank = operator.index(given)
-        if is_count(rank) and not isinstance(given, bool):
+        rank = given if isinstance(given, bool) else operator.index(given)
+        if is_count(rank):
             return rank
     raise SutureError(f"expected whole numbers of at least 1 as ranks, got {show_value(rank)}; write "
                       'ranks="graded"')
