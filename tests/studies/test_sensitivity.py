@@ -358,6 +358,23 @@ def test_seeds_are_compared_at_corresponding_layers() -> None:
         found.plot(["cca"])
 
 
+class Augmented(torch.utils.data.Dataset[Any]):
+    """Examples that are other ones each time."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, k: int) -> tuple[Tensor, int]:
+        return torch.rand(2, 8, 8), k % 3
+
+
+def test_examples_that_change_are_noted() -> None:
+    loader = torch.utils.data.DataLoader(Augmented(), batch_size=6)
+    found = suture.sensitivity({"a": tiny.network()}, loader, tiny.data()[1], sites=["block2"],
+                               indices=["cka"], methods=(), **HOW)
+    assert "come otherwise" in found.notes[0]
+
+
 def test_a_given_study_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from suture.studies.sensitivity_test import call
 
