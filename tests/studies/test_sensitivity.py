@@ -202,6 +202,9 @@ def test_the_distances_between_seeds_are_quantiles_over_pairs_without_marked_cel
     assert two["median"] == 0.8
     assert math.isnan(two["far"])
     assert "2 networks" in two["reason"]
+    assert "of this name" in tabulate_spread(of_pairs(values), ["l7"], ["cka"]).iloc[0]["reason"]
+    assert "without a mark" in tabulate_spread(of_pairs({("a", "b"): math.nan}), ["l0"],
+                                               ["cka"]).iloc[0]["reason"]
     assert "one network" in tabulate_spread(None, ["l0"], ["cka"]).iloc[0]["reason"]
 
 
