@@ -15,7 +15,7 @@ import suture
 from suture import SutureError
 from suture.networks import ViT, augment
 from suture.studies import ProbeRecipe
-from suture.studies.probes.principal_components import choose_ranks, grade_ranks
+from suture.studies.probes.principal_components import choose_ranks, grade_ranks, read_ranks
 from suture.studies.probes.training import draw_probes
 from tests.support.cuts import cut, find_components, list_rows
 from tests.support.languages import Language
@@ -150,7 +150,7 @@ def test_graded_ranks_are_those_of_the_paper_and_end_at_the_width() -> None:
     assert grade_ranks(512) == (512, 448, 384, 320, 256, 192, 128, 64, 32, 16, 8, 4, 2, 1)
     assert grade_ranks(1) == (1,)
     assert all(grade_ranks(w)[0] == w and grade_ranks(w)[-1] == 1 for w in range(1, 100))
-    assert choose_ranks([np.int64(8), 2], [4, 8]) == [(4, 2), (8, 2)]
+    assert choose_ranks(read_ranks(r for r in (np.int64(8), 2)), [4, 8]) == [(4, 2), (8, 2)]
 
 
 @pytest.mark.parametrize(("options", "named"), [

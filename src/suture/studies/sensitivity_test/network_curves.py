@@ -34,12 +34,12 @@ class Deletion:
     """What is computed of every network.
 
     Attributes:
-        ranks: as the user gave them.
+        ranks: "graded", or numbers.
         batchwise: True if representations are cut to the components of each batch.
         recipe: of the probes.
     """
 
-    ranks: Any
+    ranks: str | Sequence[int]
     batchwise: bool
     recipe: ProbeRecipe
 
