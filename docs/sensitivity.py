@@ -150,7 +150,8 @@ def tabulate_measures(found: Sensitivity) -> list[str]:
         lines.append(f"| `{measure}` | {shown}{f' ({words} of {len(mine)})' if words else ''} "
                      f"| {(mine.probe_deleted / mine.width).median():.2f} | "
                      + " | ".join(f"{s.effect:.2f} (p = {s.p:.2g})" for s in shares)
-                     + f" | {rho.effect:.2f} ({rho.low:.2f} to {rho.high:.2f}) |")
+                     + (f" | {rho.effect:.2f} ({rho.low:.2f} to {rho.high:.2f}) |" if rho.n
+                        else f" | none: {rho.reason} |"))
     return lines
 
 
