@@ -35,6 +35,8 @@ COMMANDS = {
                                      "reaches on the test data."),
     "study": ("study_commands",
               "Compare many networks, as one TOML file says: run, plan, status, report, gc."),
+    "validate": ("validate_command",
+                 "Test similarity measures on the networks of a study's TOML file: table, page, figure."),
 }
 """The module and the help line of each command. The overview prints them without importing torch."""
 

@@ -22,6 +22,8 @@ from suture.numbers import (
 from suture.results.measured import Measured
 
 SIGNIFICANCE_LEVEL = 0.05
+CellPlace = tuple[int, int]
+"""Source site and target site of a cell."""
 HITS = {quantity: arrays[0] for quantity, arrays in RECORDS.items() if arrays[0] in ("correct", "agree")}
 """Quantities that count hits, with the array of the hits."""
 
@@ -49,12 +51,12 @@ class Contest:
 class NoiseTest:
     """A test of two cells by their results per example, by its `name`, against the `noise` that it knows.
 
-    `compute` returns the p value of two source sites at a target site.
+    `compute` returns the p value of two cells (source site, target site).
     """
 
     name: str
     noise: str
-    compute: Callable[[int, int, int], float]
+    compute: Callable[[CellPlace, CellPlace], float]
 
 
 def choose_test(entry: Measure, shape: tuple[int, ...], measured: Measured) -> NoiseTest | None:
@@ -69,10 +71,10 @@ def choose_test(entry: Measure, shape: tuple[int, ...], measured: Measured) -> N
                           f"({shape[0]}, {shape[1]}, N), got {outcomes.shape}")
     if name_runs(entry.name) in arrays:
         return NoiseTest("t over examples and initialisations", "noise of the test set and initialisations",
-                     lambda a, b, j: estimate_difference(build_record(arrays, entry.name, a, j),
-                                                         build_record(arrays, entry.name, b, j)).p)
+                     lambda a, b: estimate_difference(build_record(arrays, entry.name, *a),
+                                                      build_record(arrays, entry.name, *b)).p)
     return NoiseTest("McNemar" if outcomes.dtype == np.bool_ else "Wilcoxon over texts", "test-set noise",
-                 lambda a, b, j: compute_p_value(outcomes[a, j], outcomes[b, j]))
+                 lambda a, b: compute_p_value(outcomes[a], outcomes[b]))
 
 
 def compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
@@ -89,8 +91,8 @@ def count_beyond_noise(lost: Sequence[Contest], values: Floats, test: NoiseTest)
     chances = []
     for contest in lost:
         column = values[:, contest.layer]
-        smallest = min(test.compute(contest.own, i, contest.layer) for i in range(len(column))
-                       if column[i] > column[contest.own])
+        smallest = min(test.compute((contest.own, contest.layer), (i, contest.layer))
+                       for i in range(len(column)) if column[i] > column[contest.own])
         chances.append(min(1.0, smallest * contest.others))
     for done, chance in enumerate(sorted(chances)):
         if not chance * (len(chances) - done) < SIGNIFICANCE_LEVEL:

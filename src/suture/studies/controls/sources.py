@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from suture._base import Positive, Seed, checked, expect, hash_examples, walk_tensors
+from suture._base import Positive, Seed, checked, expect, hash_examples, seed_torch, walk_tensors
 from suture.data import read_inputs
 from suture.networks import (
     Network,
@@ -53,7 +53,8 @@ class NoiseSource(nn.Module):
         points = torch.rand(classes, *dims, generator=generator)
         self.register_buffer("points", points if around == "class" else torch.zeros_like(points))
         self.noise = nn.Identity()
-        self.head = nn.Linear(shape.width, classes)
+        with seed_torch(seed):
+            self.head = nn.Linear(shape.width, classes)
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Return logits (N, classes), which are those of the noise's channel means through a random map."""

@@ -160,7 +160,6 @@ class Trend:
 def find_trend(matrix: pd.DataFrame, numbers: Floats, along: str, measure: str, seed: int) -> Trend:
     """Find the trend over pairs of different networks; x is the distance of their numbers."""
     import pandas as pd
-    from scipy.stats import rankdata
 
     pairs = NetworkPairs.of(matrix)
     pairs = pairs.select(~np.isnan(numbers[pairs.a]) & ~np.isnan(numbers[pairs.b]))
@@ -168,30 +167,44 @@ def find_trend(matrix: pd.DataFrame, numbers: Floats, along: str, measure: str, 
         raise SutureError(f"expected at least {FEWEST} pairs of networks with a number as {along!r}, got "
                           f"{len(pairs.a)}; write about={{name: {{{along!r}: ...}}}}")
     x = np.abs(numbers[pairs.a] - numbers[pairs.b])
-    ranks = rankdata(x), rankdata(pairs.similarity)
-
-    def correlate(weights: Floats, one: Floats = ranks[0], other: Floats = ranks[1]) -> float:
-        a, b = (r - weights @ r / weights.sum() for r in (one, other))
-        scale = math.sqrt(float((weights @ a**2) * (weights @ b**2)))
-        return float(weights @ (a * b)) / scale if scale else math.nan
-
-    whole = np.ones(len(x))
-    rho = correlate(whole)
-    if math.isnan(rho):
+    if len(set(x)) < 2 or len(set(pairs.similarity)) < 2:
         equal = "value" if len(set(x)) > 1 else f"difference in {along}"
         raise SutureError(f"expected pairs of networks that differ, got one {equal} for all {len(x)}; a "
                           "trend needs several")
-    low, high = pairs.bootstrap(correlate, seed)
-    rng, beyond, known = np.random.default_rng(seed), 1, np.union1d(pairs.a, pairs.b)
-    for _ in range(DRAWS - 1):
-        moved = numbers.copy()
-        moved[known] = numbers[rng.permutation(known)]
-        beyond += abs(correlate(whole, rankdata(np.abs(moved[pairs.a] - moved[pairs.b])))) >= abs(rho) - 1e-12
+    rho, low, high, p = correlate_pairs(pairs, np.abs(np.subtract.outer(numbers, numbers)), seed)
     names = matrix.index.to_numpy()
     table = pd.DataFrame({"source": names[pairs.a], "target": names[pairs.b], "x": x,
                           "value": pairs.similarity})
-    return Trend(table, f"difference in {along}", measure, rho, low, high, beyond / DRAWS, pairs.used,
-                 along)
+    return Trend(table, f"difference in {along}", measure, rho, low, high, p, pairs.used, along)
+
+
+def correlate_pairs(pairs: NetworkPairs, other: Floats, seed: int = 0) -> tuple[float, float, float, float]:
+    """Return Spearman's correlation of pairs with another matrix (N, N), its interval and p over networks.
+
+    The interval is a bootstrap over networks; p is the share of permutations of the networks of the other
+    matrix with a correlation as far from 0 (Mantel 1967). All are nan where either does not vary.
+    """
+    from scipy.stats import rankdata
+
+    own, x = rankdata(pairs.similarity), other[pairs.a, pairs.b]
+
+    def correlate(weights: Floats, one: Floats, two: Floats = own) -> float:
+        a, b = (r - weights @ r / weights.sum() for r in (one, two))
+        scale = math.sqrt(float((weights @ a**2) * (weights @ b**2)))
+        return float(weights @ (a * b)) / scale if scale else math.nan
+
+    whole, ranks = np.ones(len(x)), rankdata(x)
+    rho = correlate(whole, ranks)
+    if math.isnan(rho):
+        return (math.nan,) * 4
+    low, high = pairs.bootstrap(lambda weights: correlate(weights, ranks), seed)
+    rng, beyond, known = np.random.default_rng(seed), 1, np.union1d(pairs.a, pairs.b)
+    for _ in range(DRAWS - 1):
+        moved = np.arange(len(other))
+        moved[known] = rng.permutation(known)
+        x = other[moved[pairs.a], moved[pairs.b]]
+        beyond += abs(correlate(whole, rankdata(x))) >= abs(rho) - 1e-12
+    return rho, low, high, beyond / DRAWS
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,11 +266,11 @@ def contrast_groups(matrix: pd.DataFrame, labels: Sequence[object], by: str, mea
     low, high = pairs.bootstrap(contrast, seed)
     return GroupContrast(by, measure, float(pairs.similarity[equal].mean()),
                          float(pairs.similarity[~equal].mean()), low, high, beyond / DRAWS,
-                         max(1 / DRAWS, 1 / _count_groupings(groups[used])), len(used),
+                         max(1 / DRAWS, 1 / count_groupings(groups[used])), len(used),
                          (int(equal.sum()), int((~equal).sum())))
 
 
-def _count_groupings(groups: Ints) -> int:
+def count_groupings(groups: Ints) -> int:
     """Return in how many ways networks can be put into groups of these sizes, whatever their names."""
     sizes = np.unique(groups, return_counts=True)[1].tolist()
     ways = math.factorial(sum(sizes))

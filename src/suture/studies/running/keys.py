@@ -83,8 +83,15 @@ def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings,
         key = hash_parts({"source": one["hash"], "target": other["hash"], "shared": about})
         tasks.append(PairTask(pair, key, (one["weights"], other["weights"])))
     seen = shared["data"][0][1]
-    shares = not (own or isinstance(work.data, Prepared | Paired)) and "inputs" in (seen or {})
+    shares = (not (own or isinstance(work.data, Prepared | Paired)) and "inputs" in (seen or {})
+              and _has_one_input(work.data))
     return TaskList(tasks, failed, notes, kept, shares)
+
+
+def _has_one_input(data: Any) -> bool:
+    """Return True if both networks of a pair get the same inputs, as not those of permuted examples."""
+    first = next(iter(Batches(data)))
+    return first.source is first.target
 
 
 def _examine(member: Member, loaded: specs.LoadedNetwork) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from suture import specs
 from suture._base import Progress, SutureError, checked, is_held
 from suture.studies.following.event_log import keep_log, log_event
 from suture.studies.network_study.call import arrange, explain_interruption, run_study
@@ -20,12 +19,11 @@ from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
 from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.population.sources import TrainedNetwork
-from suture.studies.running.engine_choice import find_engine
 from suture.studies.running.keys import TaskList, list_tasks
 from suture.studies.running.store import KNOWN, LOG_FILE, MANIFEST, NETWORKS, PAIRS, TASKS, StudyStore
 from suture.studies.running.tasks import PairTask, Work
 from suture.studies.spec.study_file import StudyFile
-from suture.studies.spec.training import train_networks
+from suture.studies.spec.training import train_missing
 
 _DAMAGED = r"\.damaged-[0-9a-f]{8}"
 _SLUG = re.compile(rf"(?P<slug>.+-[0-9a-f]{{6}}-[0-9a-f]{{16}})(\.json)?(?P<damaged>{_DAMAGED})?")
@@ -49,11 +47,7 @@ def run_file(spec: StudyFile, progress: Progress | None = None, on_result: Any =
 def _run_opened(spec: StudyFile, given: StudyOptions, progress: Progress | None, on_result: Any) -> Study:
     with keep_log(spec.folder / LOG_FILE):
         log_event(f"begins: {spec.file.path}")
-        networks = dict(given.networks)
-        if any(isinstance(source, TrainedNetwork) for source in networks.values()):
-            images = specs.as_image_sets((given.data, given.test), spec.data.spec or "")
-            networks = train_networks(networks, images, given.torch_device, find_engine(given.engine),
-                                      spec.folder, progress)
+        networks = train_missing(spec, given, progress)
         return run_study(replace(given, networks=networks, progress=progress, on_result=on_result))
 
 
@@ -205,9 +199,10 @@ def list_garbage(spec: StudyFile) -> list[Path]:
     What another process works on stays, and so do results of networks that cannot be built now.
     """
     listed, _, _ = _list(spec)
-    store = StudyStore(spec.folder)
-    about = store.read_manifest()
-    kept = {task.slug for task in (*listed.tasks, *(read_tasks(about) if _is_of(about, spec) else ()))}
+    store = StudyStore.open(spec.folder)
+    about = store.read_manifest() if (spec.folder / MANIFEST).exists() else None
+    old = () if about is None or not _is_of(about, spec) else read_tasks(about)
+    kept = {task.slug for task in (*listed.tasks, *old)}
     pairs = list_pairs(list(spec.networks), spec.study.get("pairs", "all"))
     unknown = tuple(PairTask(pair, "").slug for pair in pairs if listed.failed.keys() & set(pair))
     found = [path for folder in (PAIRS, TASKS) for path in _list_folder(spec.folder / folder)

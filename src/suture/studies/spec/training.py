@@ -9,13 +9,16 @@ from typing import Any
 
 import torch
 
-from suture import zoo
+from suture import specs, zoo
 from suture._base import Progress
 from suture.studies.following.event_log import log_event, log_training
+from suture.studies.network_study.options import StudyOptions
 from suture.studies.population.sources import FailedNetwork, TrainedNetwork
+from suture.studies.running.engine_choice import find_engine
 from suture.studies.running.engines import Engine, run_all
 from suture.studies.running.tasks import Work
 from suture.studies.running.training_tasks import TrainingStore, TrainTask
+from suture.studies.spec.study_file import StudyFile
 
 
 def train_networks(networks: Mapping[str, Any], images: tuple[zoo.ImageSet, zoo.ImageSet],
@@ -46,6 +49,16 @@ def train_networks(networks: Mapping[str, Any], images: tuple[zoo.ImageSet, zoo.
     return {name: FailedNetwork(f"its training failed: {failed[given.training.stem]}")
             if isinstance(given, TrainedNetwork) and given.training.stem in failed else given
             for name, given in networks.items()}
+
+
+def train_missing(spec: StudyFile, given: StudyOptions, progress: Progress | None = None) -> dict[str, Any]:
+    """Train what a file of a study asks for, and return its networks."""
+    networks = dict(given.networks)
+    if not any(isinstance(source, TrainedNetwork) for source in networks.values()):
+        return networks
+    images = specs.as_image_sets((given.data, given.test), spec.data.spec or "")
+    return train_networks(networks, images, given.torch_device, find_engine(given.engine), spec.folder,
+                          progress)
 
 
 def list_trainings(networks: Mapping[str, Any]) -> list[TrainTask]:

@@ -1,0 +1,182 @@
+"""How often do the tests of measures find what is not there, and what is? At the 5 % level, in simulation.
+
+    python checks/measure_null_rates.py [--draws 1000] [--only specificity]
+
+Each draw is a new population of values without the effect that a test looks for, but with levels of networks
+and of layers, which all pairs share. The rate of p <= 0.05 should be 3 to 7 %: a setting holds if the 95 %
+binomial interval of its rate meets that. Beside it stands the rate with an effect, the power.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from suture.studies.measure_tests.control_tests import ControlValues, check_control
+from suture.studies.measure_tests.function_tests import check_differences, check_function
+from suture.studies.measure_tests.group_tests import check_groups
+from suture.studies.measure_tests.layer_tests import BY_SOURCE, check_correspondence, check_depth, check_self
+from suture.studies.measure_tests.population_cells import PopulationCells
+from suture.studies.measure_tests.specificity import check_specificity
+
+LOW, HIGH, LEVEL = 0.03, 0.07, 0.05
+Draw = Callable[[np.random.Generator, float], float]
+
+
+def make_cells(values: np.ndarray) -> PopulationCells:
+    """Make a population of values (N, N, L, L); it has comparisons without content."""
+    n, _, depth, _ = values.shape
+    pairs: Any = {(i, j): None for i in range(n) for j in range(n)}
+    return PopulationCells("cka", tuple(f"n{k}" for k in range(n)), tuple(f"l{k}" for k in range(depth)),
+                           values, np.zeros(values.shape, bool), pairs)
+
+
+def draw_values(rng: np.random.Generator, n: int, depth: int) -> np.ndarray:
+    """Draw symmetric values with levels of networks and of the layers of each network."""
+    noise = rng.normal(size=(n, n, depth, depth))
+    levels, layers = rng.normal(size=n), rng.normal(size=(n, depth))
+    values = (noise + levels[:, None, None, None] + levels[None, :, None, None] + layers[:, None, :, None]
+              + layers[None, :, None, :])
+    return np.asarray((values + values.transpose(1, 0, 3, 2)) / 2)
+
+
+def draw_population(rng: np.random.Generator, own: float, slope: float = 0.0, n: int = 5, depth: int = 4
+                    ) -> PopulationCells:
+    apart = np.abs(np.subtract.outer(np.arange(depth), np.arange(depth)))
+    made = make_cells(draw_values(rng, n, depth) + own * (apart == 0) - slope * apart)
+    return made
+
+
+def without_comparisons(check: Callable[..., Any], cells: PopulationCells, *given: Any) -> Any:
+    """Run a check on values without comparisons, as one of a measure without results per example."""
+    return check(replace(cells, comparisons=_NoTests(cells.comparisons)), *given)
+
+
+class _NoTests(dict[Any, Any]):
+    """Comparisons whose measure has no test of two cells."""
+
+    def items(self) -> Any:
+        return {}.items()
+
+
+def of_self(rng: np.random.Generator, effect: float) -> float:
+    return float(without_comparisons(check_self, draw_population(rng, effect)).p)
+
+
+def of_correspondence(rng: np.random.Generator, effect: float, by: str = "correspondence") -> float:
+    return float(without_comparisons(check_correspondence, draw_population(rng, effect), by).p)
+
+
+def of_depth(rng: np.random.Generator, effect: float) -> float:
+    return float(without_comparisons(check_depth, draw_population(rng, 0.0, effect))[0].p)
+
+
+def of_specificity(rng: np.random.Generator, effect: float) -> float:
+    return float(check_specificity(draw_population(rng, effect)).p)
+
+
+def draw_points(rng: np.random.Generator, n: int, effect: float) -> tuple[PopulationCells, np.ndarray]:
+    """Draw networks as points whose first coordinate makes what they are able to do, to some degree."""
+    points = rng.normal(size=(n, 3))
+    points[:, 0] *= 1 + effect
+    function = effect * points[:, 0] + rng.normal(size=n)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return make_cells(np.repeat(np.repeat(-distance[..., None, None], 2, 2), 2, 3)), function
+
+
+def of_function(rng: np.random.Generator, effect: float, number: int = 0, n: int = 12) -> float:
+    cells, function = draw_points(rng, n, effect)
+    return float(check_function(cells, np.repeat(function[:, None], 2, axis=1), 1.0)[number].p)
+
+
+def of_published_function(rng: np.random.Generator, effect: float) -> float:
+    """The p-value of the published code, for comparison."""
+    sentence = check_function(*_with_layers(draw_points(rng, 12, effect)), 1.0)[0].sentence
+    return float(sentence.rpartition("published p is ")[2].rstrip(")."))
+
+
+def _with_layers(drawn: tuple[PopulationCells, np.ndarray]) -> tuple[PopulationCells, np.ndarray]:
+    return drawn[0], np.repeat(drawn[1][:, None], 2, axis=1)
+
+
+def of_differences(rng: np.random.Generator, effect: float) -> float:
+    cells, function = draw_points(rng, 12, effect)
+    return check_differences(cells, "accuracy difference", np.abs(np.subtract.outer(function, function)), 0.5).p
+
+
+def of_groups(rng: np.random.Generator, effect: float, number: int = 0) -> float:
+    labels = np.repeat([0, 1, 2], 3)
+    points = rng.normal(size=(9, 3)) + effect * np.eye(3)[labels]
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return check_groups(make_cells(-distance[..., None, None]), labels.tolist(), "kind")[number].p
+
+
+def of_controls(rng: np.random.Generator, effect: float, targets: tuple[int, ...] = (0, 1)) -> float:
+    """Sources have levels at each layer, and so have targets."""
+    n, depth = 5, 4
+    sources = rng.normal(size=(2 * n, depth)) + effect * (np.arange(2 * n) < n)[:, None]
+    values = (sources[:, None] + rng.normal(size=(len(targets), depth))
+              + rng.normal(size=(2 * n, len(targets), depth)))
+    cells = np.full((n, n, depth, depth), np.nan)
+    for t, j in enumerate(targets):
+        cells[:, j][:, np.arange(depth), np.arange(depth)] = values[:n, t]
+        values[n + j, t] = np.nan
+    return check_control(make_cells(cells), ControlValues("pure noise", values[n:], targets)).p
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A test, its p-value of one draw, and an effect to find."""
+
+    name: str
+    draw: Draw
+    effect: float
+    exact: bool = True
+
+
+SETTINGS = (
+    Setting("self", of_self, 1.5), Setting("correspondence", of_correspondence, 1.0),
+    Setting("correspondence by source", partial(of_correspondence, by=BY_SOURCE), 1.0),
+    Setting("depth", of_depth, 0.5), Setting("specificity", of_specificity, 1.0),
+    Setting("function", of_function, 1.0), Setting("function (Kendall)", partial(of_function, number=1), 1.0),
+    Setting("function, 5 networks", partial(of_function, n=5), 1.0),
+    Setting("function, the published p", of_published_function, 1.0, exact=False),
+    Setting("accuracy difference", of_differences, 1.0), Setting("groups", of_groups, 2.0),
+    Setting("groups (precision)", partial(of_groups, number=1), 2.0), Setting("controls", of_controls, 1.5),
+    Setting("controls, one target", partial(of_controls, targets=(0,)), 1.5))
+
+
+def measure(setting: Setting, draws: int) -> tuple[float, float, bool]:
+    """Return the rate of p <= 0.05 without and with the effect, and if the first is 3 to 7 %."""
+    rates = []
+    for effect in (0.0, setting.effect):
+        rng = np.random.default_rng(len(setting.name))
+        rates.append(sum(setting.draw(rng, effect) <= LEVEL for _ in range(draws)) / draws)
+    interval = stats.binomtest(round(rates[0] * draws), draws).proportion_ci()
+    return rates[0], rates[1], bool(interval.low <= HIGH and interval.high >= LOW)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=1000)
+    parser.add_argument("--only", default="")
+    given = parser.parse_args()
+    failed = []
+    for setting in SETTINGS:
+        if given.only in setting.name:
+            rate, power, holds = measure(setting, given.draws)
+            print(f"| {setting.name} | {rate:.1%} | {power:.0%} |", flush=True)
+            if setting.exact and not holds:
+                failed.append(setting.name)
+    if failed:
+        raise SystemExit(f"outside 3 to 7 %: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()
