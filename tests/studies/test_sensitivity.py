@@ -145,6 +145,7 @@ def test_task_loss_matching_trains_on_cut_representations() -> None:
         error = (stitched - new).square().sum() / new.square().sum()
         assert row["tlm.residual"] == pytest.approx(float(error.detach()), rel=1e-3)
         assert not any(name.startswith("dm.") for name in row.index)
+        assert take(found, "a", "block2", 1).loc["tlm.residual", "mark"].startswith("one epoch")
 
 
 def test_padding_tokens_are_in_no_moment() -> None:
@@ -216,6 +217,10 @@ def test_the_smallest_deletion_that_is_noticed(measure: str, sign: int) -> None:
     assert math.isnan(found.loc[("a", "95 %"), "rank"])
     assert found.loc[("a", "95 %"), "noticed"] == False  # noqa: E712
     assert found.loc[("b", "95 %"), ["rank", "noticed"]].tolist() == [1, True]
+    near = tabulate_detection(make_curves(values, measure), make_probes(PROBES),
+                              spread.assign(median=1.0 if sign > 0 else 0.0))
+    assert near.iloc[0]["noticed"] is None
+    assert "whole representation" in near.iloc[0]["reason"]
     still = {"a": {r: (c, 1.0) for r, (c, _) in PROBES["a"].items()}, "b": PROBES["b"]}
     kept = tabulate_detection(make_curves(values, measure), make_probes(still), spread)
     assert kept.iloc[0]["noticed"] is None
@@ -275,6 +280,7 @@ def test_outcomes_have_the_network_as_their_unit() -> None:
     assert (rho.p, rho.passed) == (1 / 32, True)
     assert (rho.low, rho.high) == pytest.approx(np.clip(stats.t.interval(
         0.95, 4, each.mean(), each.sem()), -1, 1))
+    assert 0 < share.low < share.effect < share.high < 1
     two = list_outcomes(tabulate_detection(curves[curves.network < "c"], probes, spread),
                         tabulate_correlations(curves[curves.network < "c"], probes))[2]
     assert math.isnan(two.low)
@@ -382,8 +388,10 @@ def test_a_folder_keeps_curves_and_comparisons(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("options", "named"), [
-    ({"ranks": [9]}, "4, got 9"), ({"methods": ["mlt"]}, "mlt"), ({"methods": "dm"}, "methods"),
-    ({"indices": ["ckaa"]}, "ckaa"), ({"token_rate": 0.5}, "token_rate"), ({"networks": {}}, "network"),
+    ({"ranks": [9]}, "4, got 9"), ({"ranks": np.arange(3)}, "0"),
+    ({"methods": ["mlt"]}, "mlt"), ({"methods": 5}, "methods"),
+    ({"indices": ["ckaa"]}, "ckaa"), ({"token_rate": 0.5}, "token_rate"),
+    ({"methods": ["tlm"], "tlm": TaskRecipe(seeds=2)}, "seeds=2"), ({"networks": {}}, "network"),
     ({"data": tiny.images()}, "labels"), ({"basis": "all"}, "basis"),
     ({"study": of_pairs({("a", "b"): 0.5}), "folder": "x"}, "both"), ({"sites": ["block9"]}, "block9")])
 def test_bad_input_is_one_line(options: dict[str, Any], named: str) -> None:

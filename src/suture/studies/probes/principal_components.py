@@ -97,7 +97,7 @@ def choose_ranks(given: Any, widths: Sequence[int]) -> list[tuple[int, ...]]:
     Raises:
         SutureError: numbers that are no ranks of any site.
     """
-    if given == GRADED:
+    if isinstance(given, str) and given == GRADED:
         return [grade_ranks(w) for w in widths]
     if isinstance(given, str | bytes) or not isinstance(given, Iterable):
         given = [given]
@@ -110,9 +110,10 @@ def choose_ranks(given: Any, widths: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 def _read_rank(given: Any) -> int:
+    rank = given
     with suppress(TypeError):
         rank = operator.index(given)
         if is_count(rank) and not isinstance(given, bool):
             return rank
-    raise SutureError(f"expected whole numbers of at least 1 as ranks, got {show_value(given)}; write "
+    raise SutureError(f"expected whole numbers of at least 1 as ranks, got {show_value(rank)}; write "
                       'ranks="graded"')

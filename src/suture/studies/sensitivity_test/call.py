@@ -20,10 +20,9 @@ from suture._base import (
     options,
     takes,
 )
-from suture.compare import FitSettings
+from suture.compare import FitSettings, choose_methods
 from suture.indices import Named
 from suture.networks import SiteSpec
-from suture.numbers import METHOD_NAMES
 from suture.studies.network_study.call import run_study
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
@@ -65,7 +64,7 @@ class SensitivityOptions(FitSettings):
     indices: Annotated[Iterable[Named] | Named, PlainValidator(keep_parts), Doc(
         "Structural indices as for `suture.compare`. Those of stitched positions from second moments, and "
         "all ``@pool`` and ``@within``, need no further pass; all others need one.")] = DEFAULT_INDICES
-    methods: Annotated[Sequence[str], PlainValidator(keep_parts), Doc(
+    methods: Annotated[Sequence[str], PlainValidator(choose_methods), Doc(
         'Ways of stitching the cut representation into the network itself: "dm" and, slow, "tlm". ``()``: '
         "none.")] = ("dm",)
     basis: Annotated[BasisKind, BASIS] = "data"
@@ -79,8 +78,6 @@ class SensitivityOptions(FitSettings):
         "same call goes on from there.")] = None
 
     def __post_init__(self) -> None:
-        odd = next((m for m in self.methods if m not in METHOD_NAMES), None)
-        expect(odd is None, "dm and tlm as methods", repr(odd), "write methods=('dm',)")
         expect(self.study is None or self.folder is None, "a study or the folder of one", "both",
                "leave out folder=")
 
@@ -153,8 +150,8 @@ class _Call:
         if known is not None:
             return known
         pair = (name, name)
-        told = prefix_progress(self.given.progress, pair)
-        work = self.work.replace(settings={**self.work.settings, "progress": told})
+        reported = prefix_progress(self.given.progress, pair)
+        work = self.work.replace(settings={**self.work.settings, "progress": reported})
         made = measure_network(name, work.set_up(PairTask(pair, "")), self.deletion)
         if place is not None:
             CurveStore.write(place, made)
