@@ -11,21 +11,26 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from scipy import stats
 
+from suture.studies.measure_tests import function_tests, group_tests, network_statistics
 from suture.studies.measure_tests.control_tests import ControlValues, check_control
 from suture.studies.measure_tests.function_tests import check_differences, check_function
 from suture.studies.measure_tests.group_tests import check_groups
 from suture.studies.measure_tests.layer_tests import BY_SOURCE, check_correspondence, check_depth, check_self
 from suture.studies.measure_tests.population_cells import PopulationCells
 from suture.studies.measure_tests.specificity import check_specificity
+from suture.studies.network_study import inference
 
 LOW, HIGH, LEVEL = 0.03, 0.07, 0.05
+PERMUTATIONS = 199
 Draw = Callable[[np.random.Generator, float], float]
 
 
@@ -38,12 +43,10 @@ def make_cells(values: np.ndarray) -> PopulationCells:
 
 
 def draw_values(rng: np.random.Generator, n: int, depth: int) -> np.ndarray:
-    """Draw symmetric values with levels of networks and of the layers of each network."""
-    noise = rng.normal(size=(n, n, depth, depth))
-    levels, layers = rng.normal(size=n), rng.normal(size=(n, depth))
-    values = (noise + levels[:, None, None, None] + levels[None, :, None, None] + layers[:, None, :, None]
-              + layers[None, :, None, :])
-    return np.asarray((values + values.transpose(1, 0, 3, 2)) / 2)
+    """Draw values with levels of the layers of each network, as sources and as targets."""
+    rows, columns = rng.normal(size=(2, n, depth)) + rng.normal(size=(2, n, 1))
+    return np.asarray(rng.normal(size=(n, n, depth, depth)) + rows[:, None, :, None]
+                      + columns[None, :, None, :])
 
 
 def draw_population(rng: np.random.Generator, own: float, slope: float = 0.0, n: int = 5, depth: int = 4
@@ -155,9 +158,12 @@ SETTINGS = (
 def measure(setting: Setting, draws: int) -> tuple[float, float, bool]:
     """Return the rate of p <= 0.05 without and with the effect, and if the first is 3 to 7 %."""
     rates = []
-    for effect in (0.0, setting.effect):
-        rng = np.random.default_rng(len(setting.name))
-        rates.append(sum(setting.draw(rng, effect) <= LEVEL for _ in range(draws)) / draws)
+    with ExitStack() as patches:
+        for module in (network_statistics, function_tests, group_tests, inference):
+            patches.enter_context(mock.patch.object(module, "DRAWS", PERMUTATIONS))
+        for effect in (0.0, setting.effect):
+            rng = np.random.default_rng(len(setting.name))
+            rates.append(sum(setting.draw(rng, effect) <= LEVEL for _ in range(draws)) / draws)
     interval = stats.binomtest(round(rates[0] * draws), draws).proportion_ci()
     return rates[0], rates[1], bool(interval.low <= HIGH and interval.high >= LOW)
 
