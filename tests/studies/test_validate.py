@@ -160,9 +160,9 @@ def test_images_of_groups_are_altered_as_they_say() -> None:
     assert 30 < (labels != images.labels).sum() <= 50
     assert labels.bincount().equal(images.labels.bincount())
     for share, least, most in ((1.0, 1, 1), (0.0, 0, 0.3)):
-        told = add_shortcut(images, share, 0).inputs.flatten(1)[:, :10]
-        assert (told.sum(1) == 1).all()
-        assert least <= (told.argmax(1) == images.labels).float().mean() <= most
+        shown = add_shortcut(images, share, 0).inputs.flatten(1)[:, :10]
+        assert (shown.sum(1) == 1).all()
+        assert least <= (shown.argmax(1) == images.labels).float().mean() <= most
     noisy = add_noise(images, 0.2, 0)
     assert noisy.inputs[100:].sub(images.inputs).std() == pytest.approx(0.2, rel=0.05)
     made = train_groups("shortcut", data=(images, images), recipe=Recipe(epochs=1), levels=(0.0, 1.0), seeds=1)
