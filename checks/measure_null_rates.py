@@ -52,8 +52,7 @@ def draw_values(rng: np.random.Generator, n: int, depth: int) -> np.ndarray:
 def draw_population(rng: np.random.Generator, own: float, slope: float = 0.0, n: int = 5, depth: int = 4
                     ) -> PopulationCells:
     apart = np.abs(np.subtract.outer(np.arange(depth), np.arange(depth)))
-    made = make_cells(draw_values(rng, n, depth) + own * (apart == 0) - slope * apart)
-    return made
+    return make_cells(draw_values(rng, n, depth) + own * (apart == 0) - slope * apart)
 
 
 def without_comparisons(check: Callable[..., Any], cells: PopulationCells, *given: Any) -> Any:
@@ -110,7 +109,8 @@ def _with_layers(drawn: tuple[PopulationCells, np.ndarray]) -> tuple[PopulationC
 
 def of_differences(rng: np.random.Generator, effect: float) -> float:
     cells, function = draw_points(rng, 12, effect)
-    return check_differences(cells, "accuracy difference", np.abs(np.subtract.outer(function, function)), 0.5).p
+    apart = np.abs(np.subtract.outer(function, function))
+    return check_differences(cells, "accuracy difference", apart, 0.5).p
 
 
 def of_groups(rng: np.random.Generator, effect: float, number: int = 0) -> float:
@@ -151,7 +151,8 @@ SETTINGS = (
     Setting("function, 5 networks", partial(of_function, n=5), 1.0),
     Setting("function, the published p", of_published_function, 1.0, exact=False),
     Setting("accuracy difference", of_differences, 1.0), Setting("groups", of_groups, 2.0),
-    Setting("groups (precision)", partial(of_groups, number=1), 2.0), Setting("controls", of_controls, 1.5),
+    Setting("groups (precision)", partial(of_groups, number=1), 2.0),
+    Setting("controls", of_controls, 1.5),
     Setting("controls, one target", partial(of_controls, targets=(0,)), 1.5))
 
 
@@ -169,7 +170,8 @@ def measure(setting: Setting, draws: int) -> tuple[float, float, bool]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--only", default="")
     given = parser.parse_args()
@@ -177,7 +179,7 @@ def main() -> None:
     for setting in SETTINGS:
         if given.only in setting.name:
             rate, power, holds = measure(setting, given.draws)
-            print(f"| {setting.name} | {rate:.1%} | {power:.0%} |", flush=True)
+            print(f"| {setting.name} | {rate:.1%} | {power:.0%} |", flush=True)  # noqa: T201
             if setting.exact and not holds:
                 failed.append(setting.name)
     if failed:

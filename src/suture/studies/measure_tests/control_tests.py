@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from suture.numbers import Bools, Floats, get_measure
+from suture.numbers import Bools, Floats, Ints, get_measure
 from suture.results import adjust_holm
 from suture.studies.measure_tests.layer_tests import missing
 from suture.studies.measure_tests.network_statistics import (
@@ -69,8 +69,12 @@ def check_control(cells: PopulationCells, control: ControlValues, seed: int = 0)
     above = adjust_holm(np.array([compare_with_null(1 - areas[k], 1 - null[:, k], whole)
                                   for k in range(cells.depth)]))
     fooled = [cells.layers[k] for k in range(cells.depth) if areas[k] < 0.5 and above[k] <= LEVEL]
-    low, high, reason = bound(value, leave_each_out(n, lambda kept: float(_average(_measure_areas(
-        both[np.concatenate([kept, kept + n])], np.arange(2 * len(kept))[None] < len(kept)))[0])), cells.depth)
+
+    def without(kept: Ints) -> float:
+        first = np.arange(2 * len(kept))[None] < len(kept)
+        return float(_average(_measure_areas(both[np.concatenate([kept, kept + n])], first))[0])
+
+    low, high, reason = bound(value, leave_each_out(n, without), cells.depth)
     judged = n if len(control.targets) > 1 else n - 1  # one target has no value with itself
     power = find_separation_power(judged, judged)
     beaten = [cells.layers[k] for k in range(cells.depth) if areas[k] <= 0.5]
