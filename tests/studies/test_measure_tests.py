@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -416,3 +419,22 @@ def test_one_direction_stands_for_the_other_only_where_it_is_the_same(name: str,
     study = of_comparisons({("a", "b"): compare("a", "b", {name: values})})
     found = collect_cells(study, name, find_layers(study)).similarity[1, 0]
     assert np.array_equal(found, values.T) if filled else np.isnan(found).all()
+
+
+def load_rates() -> Any:
+    place = Path(__file__).parents[2] / "checks" / "measure_null_rates.py"
+    spec = importlib.util.spec_from_file_location("measure_null_rates", place)
+    assert spec is not None
+    assert spec.loader is not None
+    made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.mark.slow
+def test_what_is_not_there_is_found_in_3_to_7_percent() -> None:
+    rates = load_rates()
+    for setting in rates.SETTINGS:
+        rate, power, holds = rates.measure(setting, 300)
+        assert holds or not setting.exact, (setting.name, rate)
+        assert power > rate, setting.name

@@ -76,7 +76,7 @@ class Validation:
     def table(self) -> pd.DataFrame:
         """One row for each test and measure: fields of `TestOutcome`, and `p_holm` over the measures."""
         table = tabulate_outcomes(self.outcomes)
-        table.insert(table.columns.get_loc("p") + 1, "p_holm", _adjust(self.outcomes))  # type: ignore[arg-type]
+        table.insert(list(table.columns).index("p") + 1, "p_holm", _adjust(self.outcomes))
         return table
 
     @checked
