@@ -75,8 +75,8 @@ def of_correspondence(rng: np.random.Generator, effect: float, by: str = "corres
     return float(without_comparisons(check_correspondence, draw_population(rng, effect), by).p)
 
 
-def of_depth(rng: np.random.Generator, effect: float) -> float:
-    return float(without_comparisons(check_depth, draw_population(rng, 0.0, effect))[0].p)
+def of_depth(rng: np.random.Generator, effect: float, number: int = 0) -> float:
+    return float(without_comparisons(check_depth, draw_population(rng, 0.0, effect))[number].p)
 
 
 def of_specificity(rng: np.random.Generator, effect: float) -> float:
@@ -146,7 +146,8 @@ class Setting:
 SETTINGS = (
     Setting("self", of_self, 1.5), Setting("correspondence", of_correspondence, 1.0),
     Setting("correspondence by source", partial(of_correspondence, by=BY_SOURCE), 1.0),
-    Setting("depth", of_depth, 0.5), Setting("specificity", of_specificity, 1.0),
+    Setting("depth", of_depth, 0.5), Setting("depth violations", partial(of_depth, number=1), 0.5),
+    Setting("specificity", of_specificity, 1.0),
     Setting("function", of_function, 1.0), Setting("function (Kendall)", partial(of_function, number=1), 1.0),
     Setting("function, 5 networks", partial(of_function, n=5), 1.0),
     Setting("function, the published p", of_published_function, 1.0, exact=False),

@@ -239,6 +239,9 @@ def test_depth_against_scipy_and_loops() -> None:
               for k, t, near, far in itertools.product(range(4), repeat=4)
               if t < near < far or far < near < t]
     assert order.effect == pytest.approx(np.mean(broken))
+    for named in ([0, 1, 2, 3], [3, 2, 1, 0]):  # a mirrored order is the same
+        shares = layer_tests._count_orders(cells.own, np.tile(named, (1, 4, 1)))
+        assert shares == pytest.approx([order.effect])
     assert layer_tests.check_depth(draw(5, 5, 0, slope=3.0))[0].passed
 
 

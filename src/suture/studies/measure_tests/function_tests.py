@@ -13,6 +13,7 @@ from suture.studies.measure_tests.network_statistics import (
     DRAWS,
     FEWEST,
     attenuate,
+    average_known,
     compare_with_null,
     decide,
     find_correlation_power,
@@ -104,11 +105,11 @@ def _describe(cells: PopulationCells, number: int, found: Floats, null: Floats, 
     values = found[:, number, 0]
     if np.isnan(values).any():
         return missing(test, cells, unit, 0.0, "distances or functions are all alike at some layer")
-    value, by_chance = float(values.mean()), np.nanmean(null[:, number], axis=0)
+    value, by_chance = float(values.mean()), average_known(null[:, number])
     p = compare_with_null(value, by_chance, whole=True)  # the natural order is among them
-    drawn = np.nanmean(resampled[:, number], axis=0)
+    drawn = average_known(resampled[:, number])
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    chance = float(by_chance.mean())
+    chance = float(np.nanmean(by_chance))
     weak = not math.isnan(reliability) and reliability <= 0
     return TestOutcome(test, cells.measure, value, float(low), float(high), p, power, cells.n, unit, chance,
                        decide(p, power),
