@@ -8,12 +8,14 @@ themselves, ResNet-20 at 32x32, 8 sites, CKA. Exit code 1 if the claim does not 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import suture
 from common import Floor, claim, header
@@ -43,7 +45,23 @@ def main() -> int:
     floor = (floor + run_bare(networks, data[0], size)) / 2
     print(f"  {study} of {args.network}: {took:.1f} s, of which {took - stages['moments']:.1f} s for "
           f"indices; bare forward passes: {floor:.1f} s at micro-batch {size}")
+    print("  multiply-adds of the cross products / of the forward passes: "
+          f"{count_products(networks['seed 0'], data[0], args.networks):.2f}")
     return 0 if claim("study / bare forward passes of all networks", took / floor, 1.5) else 1
+
+
+@torch.no_grad()
+def count_products(network: nn.Module, images: Tensor, networks: int) -> float:
+    """Return the multiply-adds of the cross products of all pairs over those of the forward passes.
+
+    A product of two sites is made at the smaller of their grids.
+    """
+    with FlopCounterMode(display=False) as counter:
+        network(images[:1])
+    shapes = [info.shape for info in suture.find_sites(network, images[:2]) if info.site.path in SITES]
+    products = sum(a.width * b.width * min(math.prod(a.size), math.prod(b.size))
+                   for a in shapes for b in shapes)
+    return products * math.comb(networks, 2) / (networks * counter.get_total_flops() / 2)
 
 
 @torch.no_grad()

@@ -109,6 +109,16 @@ def few_held_out() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def short_waits() -> Iterator[None]:
+    """Wait shortly, not 5 s, for the workers of a loader that has failed, whenever it is thrown away."""
+    from torch.utils.data import _utils
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_utils, "MP_STATUS_CHECK_INTERVAL", 0.2)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Undo what an earlier test asked for."""

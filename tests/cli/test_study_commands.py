@@ -208,6 +208,7 @@ def test_a_training_of_another_process_is_waited_for(tmp_path: Path,
 
 
 def test_gc_lists_first_and_removes_only_what_nothing_names(spec: Path, command: Command) -> None:
+    assert "nothing to remove" in command("study", "gc", "s.toml")[1]
     command("study", "run", "s.toml")
     before = sorted(Path("s").rglob("*"))
     assert "nothing to remove" in command("study", "gc", "s.toml")[1]

@@ -34,7 +34,8 @@ BETWEEN = {
 EXAMPLE = "digits_self/result"
 
 
-LONG = ("digits_seeds", "every_detector", "every_family", "resumed", "patches_and_maps", "two_preparations")
+LONG = ("digits_seeds", "every_detector", "every_family", "resumed", "patches_and_maps", "two_preparations",
+        "text_encoder", "as_in_the_paper")
 """Cases that take long, and whose parts have references or siblings in the tests of the rooms."""
 SHORT = [name for name in STORED if name not in LONG]
 

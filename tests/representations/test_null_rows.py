@@ -58,6 +58,17 @@ def test_the_tested_value_is_that_of_the_index_where_all_examples_are_kept(sourc
     assert known > 20
 
 
+@pytest.mark.parametrize(("shape", "names", "kept"), [
+    (SMALL, ["cka"], False), (SMALL, ["cka", "cka_debiased"], True), (VECTOR, ["cka"], True),
+    (ONE, ["cka"], True), (ONE, ["opd"], False)], ids=str)
+def test_sums_of_higher_order_are_kept_only_where_a_null_or_an_index_needs_them(
+        shape: Shape, names: list[str], kept: bool) -> None:
+    made = Accumulators([shape], [shape], AccumulatorSettings(chosen(names)))
+    made.update([_draw(shape, 1)], [_draw(shape, 2)])
+    cross = made.stitch.get_moments(0, 0).cross
+    assert bool(cross.xx_yy.isfinite()) == bool(cross.x_yy.isfinite().all()) == kept
+
+
 def test_rows_of_a_map_of_one_position_are_independent() -> None:
     found = _compute((MAP, ONE), [(_draw(MAP, 1), _draw(ONE, 2))], ["cka", "r2", "jaccard:3"])
     methods = [value.null.method for value in found.values() if value.null is not None]

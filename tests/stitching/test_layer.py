@@ -74,21 +74,22 @@ SEEN_FROM = {b: a for a, b, f in reversed(TABLE) if f == "full"}
 
 
 def choose_brief() -> set[tuple[str, str, str]]:
-    """Choose rows of `TABLE` in which each family meets each source kind and each target kind.
+    """Choose rows of `TABLE` in which each family meets a map, tokens and a vector, as source and as target.
 
     The full family is tried with all pairs, and what a family refuses once.
     """
     def meets(row: tuple[str, str, str]) -> set[tuple[str, ...]]:
         a, b, family = row
-        return {("from", a, family), ("into", b, family)} if applies(family, SHAPES[a], SHAPES[b]) else {
-            ("refused", family)}
+        sides = {("from", SHAPES[a].kind.name, family), ("into", SHAPES[b].kind.name, family)}
+        return sides if applies(family, SHAPES[a], SHAPES[b]) else {("refused", family)}
 
+    met = {row: meets(row) for row in TABLE}
     chosen = {row for row in TABLE if row[2] == "full"}
-    missing = set().union(*map(meets, TABLE)) - set().union(*map(meets, chosen))
+    missing = set().union(*met.values()) - set().union(*(met[row] for row in chosen))
     while missing:
-        best = max(TABLE, key=lambda row: len(meets(row) & missing))
+        best = max(TABLE, key=lambda row: len(met[row] & missing))
         chosen.add(best)
-        missing -= meets(best)
+        missing -= met[best]
     return chosen
 
 
@@ -157,7 +158,7 @@ def test_every_use_of_prefix_tokens_through_compare(prefix: Any) -> None:
     a, b = network("class token, 4x4"), network("class token, 4x4", 1)
     x = inputs_for(SHAPES["class token, 4x4"])
     result = suture.compare(a, b, (x, labels(b, "class token, 4x4", 0)), sites=["site"], indices=(),
-                            device="cpu",
+                            ood=None, device="cpu",
                             alignment=AlignmentRule(prefix=prefix), tlm=TaskRecipe(epochs=2, batch_size=60))
     assert np.isfinite(result.matrix("dm.residual").iloc[0, 0])
 

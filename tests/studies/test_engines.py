@@ -56,9 +56,9 @@ def run(engine: Any, folder: Path | None, networks: Any = None, **more: Any) -> 
 @pytest.mark.parametrize("start", ["forkserver", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_processes_give_the_same_numbers_and_replace_a_lost_worker(
         start: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers of a fork server get networks and data as those that are spawned do, and import torch once."""
+    """Workers of a fork server get networks and data as those that are spawned do, and import once."""
     context = multiprocessing.get_context(start)
-    context.set_forkserver_preload(["suture.studies.running.tasks", "tests.support.tiny"])
+    context.set_forkserver_preload(["suture.studies.running.tasks", "tests.support.tiny", "pandas"])
     monkeypatch.setattr(processes, "get_context", lambda _: context)
     given = {"a": tiny.network, "b": kill_once, "c": tiny.network()}
     made = run("processes:2", tmp_path / "study", given)

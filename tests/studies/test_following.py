@@ -57,17 +57,24 @@ def finished(left: int = 0, reason: str = "", **more: Any) -> FinishedPair:
 
 
 @pytest.fixture
-def events(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.DEBUG, logger="suture")
-    return caplog
+def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[logging.LogRecord]]:
+    """What is logged from now on."""
+    found: list[logging.LogRecord] = []
+    handler, before = logging.Handler(), LOG.level
+    monkeypatch.setattr(handler, "emit", found.append)
+    LOG.addHandler(handler)
+    LOG.setLevel(logging.DEBUG)
+    yield found
+    LOG.setLevel(before)
+    LOG.removeHandler(handler)
 
 
 def test_the_log_has_pairs_failures_and_what_is_taken_over(tmp_path: Path,
-                                                           events: pytest.LogCaptureFixture) -> None:
+                                                           events: list[logging.LogRecord]) -> None:
     with keep_log(tmp_path / "study.log"):
         run(folder=tmp_path)
     run(folder=tmp_path)
-    levels = {(r.levelname, r.getMessage().split(":")[0].split(" failed")[0]) for r in events.records}
+    levels = {(r.levelname, r.getMessage().split(":")[0].split(" failed")[0]) for r in events}
     assert {("INFO", "a into b"), ("WARNING", "a into c"), ("DEBUG", "a into b")} <= levels
     text = (tmp_path / "study.log").read_text()
     assert re.search(r"^\d{4}-\d\d-\d\d .* INFO a into b: \d+\.\d s; 2 of 3 pairs left$", text, re.MULTILINE)
@@ -85,7 +92,7 @@ def test_without_logging_set_up_nothing_is_printed() -> None:
 
 
 def test_callbacks_get_each_pair_and_their_errors_cost_nothing(tmp_path: Path,
-                                                               events: pytest.LogCaptureFixture) -> None:
+                                                               events: list[logging.LogRecord]) -> None:
     seen: list[FinishedPair] = []
 
     def fail(pair: FinishedPair) -> None:
@@ -100,7 +107,7 @@ def test_callbacks_get_each_pair_and_their_errors_cost_nothing(tmp_path: Path,
     assert seen[0].comparison.table.equals(made.comparison("a", "b").table)
     assert seen[1].reason == made.failures["a", "c"]
     assert seen[1].comparison is None
-    errors = [r for r in events.records if r.levelname == "ERROR"]
+    errors = [r for r in events if r.levelname == "ERROR"]
     assert len(errors) == 1  # once, of three
     note, = (note for note in made.meta["notes"] if "callback" in note)
     assert "failed 3 times" in note
@@ -248,7 +255,7 @@ class Counted:
                 task, store.finish(task, "its worker was lost"))
 
 
-def test_trainings_run_on_the_engine(tmp_path: Path, events: pytest.LogCaptureFixture) -> None:
+def test_trainings_run_on_the_engine(tmp_path: Path, events: list[logging.LogRecord]) -> None:
     def give(seed: int, *epochs: int | None) -> dict[str, Any]:
         made = Recipe(epochs=2, batch_size=12, seed=seed)
         path = tmp_path / "networks" / f"s{seed}-0123.safetensors"
@@ -266,7 +273,7 @@ def test_trainings_run_on_the_engine(tmp_path: Path, events: pytest.LogCaptureFi
     one, two = (made[f"s0-epoch{k}"].build(images[0]).network.state_dict() for k in (1, 2))
     assert all(torch.equal(value, alone[name]) for name, value in two.items())
     assert not all(torch.equal(value, alone[name]) for name, value in one.items())
-    logged = [r.getMessage() for r in events.records]
+    logged = [r.getMessage() for r in events]
     assert any(re.fullmatch(r"training of s0: \d+\.\d s; 1 of 2 trainings left", text) for text in logged)
     assert any("training of s7 failed: its worker was lost" in text for text in logged)
     # An epoch that was not kept before is trained again, to the same weights, beside those that were.

@@ -162,6 +162,7 @@ BAD = [
     ("[networks.b]\nspec = 'x'\nrecipe = {epochs = 3}", 9, "networks.b.recipe", "train"),
     ("[networks.b]\nspec = 'x'\n[networks.b.about]\nw = [1]", 9, "networks.b.about", "text"),
     ("[networks.b]\ntrain = 'resnet20'", 8, "networks.b.train", "zoo:NAME"),
+    ("[networks.b]\nkeep = [1]\ntrain = 'zoo:resnet2'", 9, "networks.b.train", "'resnet2'"),
     ("[networks.b]\ntrain = 'zoo:resnet20'\n[networks.b.recipe]\nepoch = 3", 10, "networks.b.recipe.epoch",
      "epochs"),
     ("[networks.b]\ntrain = 'zoo:resnet20'\n[networks.b.recipe]\nseed = 3", 10, "networks.b.recipe.seed", ""),

@@ -13,6 +13,7 @@ from suture.compare.fitting.prepared_networks import PreparedNetworks as Prepare
 from suture.compare.fitting.shards import Shard as Shard
 from suture.compare.fitting.single_layer import StitchOptions as StitchOptions
 from suture.compare.fitting.single_layer import stitch as stitch
+from suture.compare.given_names import choose_methods as choose_methods
 from suture.compare.kept_run import hold_folder as hold_folder
 from suture.compare.key import collect_versions as collect_versions
 from suture.compare.key import describe_preparation as describe_preparation
@@ -23,10 +24,12 @@ from suture.compare.rehearsal.dry_run import make_ready as make_ready
 from suture.compare.run import compare as compare
 from suture.compare.run import compare_prepared as compare_prepared
 from suture.compare.run import paper as paper
+from suture.compare.scoring.evaluation import Evaluator as Evaluator
 from suture.compare.scoring.example_rows import CLASS_EXAMPLES as CLASS_EXAMPLES
 from suture.compare.scoring.example_rows import FEWEST_OF_CLASS as FEWEST_OF_CLASS
 from suture.compare.scoring.example_rows import MOST_ROWS as MOST_ROWS
 from suture.compare.scoring.example_rows import ExampleRows as ExampleRows
+from suture.compare.scoring.scores import score_cells as score_cells
 from suture.compare.settings import CompareOptions as CompareOptions
 from suture.compare.settings import FitSettings as FitSettings
 from suture.compare.settings import Settings as Settings

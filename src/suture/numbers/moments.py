@@ -277,13 +277,16 @@ def sum_crosses(parts: Sequence[Moments], shift_x: Tensor, shift_y: Tensor) -> C
     """Return the cross sums over the rows of all parts, which have shifts of their own, about one shift."""
     n, k, tx, dx = _stack([p.x for p in parts], shift_x)
     _, m, ty, dy = _stack([p.y for p in parts], shift_y)
-    kx, ky, xt, yt = (_dot(*pair)[:, None] for pair in ((dx, dx), (dy, dy), (dx, tx), (dy, ty)))
-    along_y = torch.stack([p.cross.xy @ way for p, way in zip(parts, dy, strict=True)])
-    along_x = torch.stack([way @ p.cross.xy for p, way in zip(parts, dx, strict=True)])
-    x_yy, xx_y, xx_yy = (torch.stack([getattr(p.cross, name) for p in parts])
-                         for name in ("x_yy", "xx_y", "xx_yy"))
+    xt, yt = (_dot(*pair)[:, None] for pair in ((dx, tx), (dy, ty)))
     xy = _add_up(p.cross.xy for p in parts)
     xy -= (tx - n * dx).T @ dy + dx.T @ ty
+    x_yy, xx_y, xx_yy = (torch.stack([getattr(p.cross, name) for p in parts])
+                         for name in ("x_yy", "xx_y", "xx_yy"))
+    if bool(xx_yy.isnan().any()):  # not kept
+        return Cross(xy, x_yy.sum(0), xx_y.sum(0), xx_yy.sum())
+    kx, ky = (_dot(*pair)[:, None] for pair in ((dx, dx), (dy, dy)))
+    along_y = torch.stack([p.cross.xy @ way for p, way in zip(parts, dy, strict=True)])
+    along_x = torch.stack([way @ p.cross.xy for p, way in zip(parts, dx, strict=True)])
     return Cross(
         xy,
         (x_yy - m * dx - 2 * along_y + 2 * yt * dx + ky * tx - n * ky * dx).sum(0),

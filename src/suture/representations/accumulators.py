@@ -69,8 +69,8 @@ class Accumulators:
         self._shapes = list(sources), list(targets)
         how: dict[str, Any] = {"same": same, "precision": settings.precision, "folds": settings.blocks}
         self._stitch = (AlignedMoments(sources, targets, rule, **how,
-                                       higher=bool(settings.select_requests(STITCH, Needs.HIGHER)
-                                                   or settings.select_closed(STITCH)))
+                                       higher=bool(settings.select_requests(STITCH, Needs.HIGHER)),
+                                       closed=bool(settings.select_closed(STITCH)))
                         if settings.fits_layers or settings.select_requests(STITCH)
                         or not settings.requests else None)
         self._pooled = PooledMoments(sources, targets, settings, same=same)

@@ -16,7 +16,9 @@ from suture.numbers import (
     PairMoments,
     Resizing,
     SharedWork,
+    Side,
     Spectra,
+    Spectrum,
     sum_crosses,
 )
 from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentError, AlignmentRule
@@ -90,6 +92,8 @@ class AlignedMoments:
     Args:
         same: True in self-stitching, where both sides are the same; shared products are computed once.
         precision, higher: see `PairMoments`.
+        closed: nulls in closed form are wanted. They need the sums of higher order, and hold only where each
+            example has one row.
         folds: number of parts of the examples whose moments are kept apart, for cross-validation. Example
             number k belongs to fold k modulo `folds`, whatever the batches.
     """
@@ -99,10 +103,11 @@ class AlignedMoments:
 
     def __init__(self, sources: Sequence[Shape], targets: Sequence[Shape], rule: AlignmentRule = DEFAULT_RULE,
                  *, same: bool = False, precision: torch.dtype = torch.float32, higher: bool = True,
-                 folds: int = 1) -> None:
+                 closed: bool = False, folds: int = 1) -> None:
         self.sources, self.targets, self.precision, self._same = list(sources), list(targets), precision, same
         self.alignments, self.unaligned = align_cells(sources, targets, rule)
         parts = [(i, j, p) for (i, j), a in self.alignments.items() for p in a.parts]
+        higher = higher or (closed and any(a.has_example_rows for a in self.alignments.values()))
         used_x, used_y = [(i, p.source) for i, _, p in parts], [(j, p.target) for _, j, p in parts]
         self._x = _SiteViews(self.sources, used_x + used_y if same else used_x)
         self._y = self._x if same else _SiteViews(self.targets, used_y)
@@ -225,9 +230,13 @@ class AlignedMoments:
 
     def join(self, i: int, j: int, parts: Sequence[Moments], spectra: Spectra) -> Moments:
         """Merge sums of one cell into its moments; `spectra` holds the sides of the same rows."""
+        x, y = self._join_sides(i, j, parts, spectra)
+        return Moments(x, y, sum_crosses(parts, x.shift, y.shift), parts[0].precision)
+
+    def _join_sides(self, i: int, j: int, parts: Sequence[Moments], spectra: Spectra) -> tuple[Side, Side]:
         x, y = (spectra.find_side(key, [getattr(p, side) for p in parts])
                 for key, side in zip(self.find_keys(i, j), "xy", strict=True))
-        return Moments(x, y, sum_crosses(parts, x.shift, y.shift), parts[0].precision)
+        return x, y
 
     def get_folds(self, i: int, j: int, most: int | None = None, without: int | None = None) -> list[Moments]:
         """Return one cell's centred moments in each fold that has rows.
@@ -245,8 +254,28 @@ class AlignedMoments:
 
     def get_moments(self, i: int, j: int) -> Moments:
         """Return the centred moments of one cell."""
+        return self.join(i, j, self._list_parts(i, j), self.spectra)
+
+    def _list_parts(self, i: int, j: int) -> list[Moments]:
+        """Return the sums of one cell, at least one."""
         parts = [part for fold in self.get_sums(i, j) for part in fold]
-        return self.join(i, j, parts or self._get_parts(self._folds[0], i, j, empty=True), self.spectra)
+        return parts or self._get_parts(self._folds[0], i, j, empty=True)
+
+    def find_spectra(self, i: int, j: int) -> tuple[Spectrum, Spectrum]:
+        """Return the spectra of both sides of one cell, without its cross sums.
+
+        Raises:
+            NumericalError: LAPACK does not converge.
+        """
+        parts = self._list_parts(i, j)
+        sides = self._join_sides(i, j, parts, self.spectra)
+        x, y = (self.spectra.find(key, side, parts[0].precision)
+                for key, side in zip(self.find_keys(i, j), sides, strict=True))
+        return x, y
+
+    def count_independent(self, i: int, j: int) -> int:
+        """Count the rows of one cell that are independent."""
+        return round(self.count_rows(i, j) * self.alignments[i, j].independent_share)
 
     def count_rows(self, i: int, j: int) -> int:
         """Count the rows of one cell."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from suture.results.comparison import Comparison as Comparison
 from suture.results.comparison import load as load
 from suture.results.correspondence import match_depths as match_depths
+from suture.results.correspondence import measure_correspondence as measure_correspondence
 from suture.results.correspondence import pair_sites as pair_sites
 from suture.results.findings import summarise_findings as summarise_findings
 from suture.results.inference.noise import NoiseTest as NoiseTest

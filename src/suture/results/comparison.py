@@ -33,7 +33,7 @@ from suture.numbers import (
 from suture.ood import RANGE_COLUMNS, describe_range
 from suture.results.correspondence import Correspond
 from suture.results.findings import Findings, summarise_findings
-from suture.results.measured import Measured
+from suture.results.measured import Measured, take_cells
 from suture.results.meta import check_meta
 from suture.results.report import ReportOptions, require_matplotlib, write_report
 from suture.results.sanity import Verdict, run_sanity_battery
@@ -264,7 +264,7 @@ def _build_cell_record(measured: Measured, cell: tuple[str, str], measure: str) 
             raise make_unknown_error(f"{kind} site", name, names)
     i, j = measured.sources.index(cell[0]), measured.targets.index(cell[1])
     record = build_record(measured.arrays, measure, i, j)
-    reason = str(measured.matrix(measure, "reason").iloc[i, j])
+    reason = str(take_cells(measured, measure, "reason")[i, j])
     if reason:
         raise SutureError(f"{measure} of {cell[0]!r} into {cell[1]!r} has no value: {reason}")
     return record

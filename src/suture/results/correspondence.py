@@ -11,7 +11,7 @@ import numpy as np
 
 from suture._base import expect, make_unknown_error
 from suture.numbers import Floats, get_measure
-from suture.results.measured import Measured
+from suture.results.measured import Measured, take_cells
 
 Correspond = Literal["name", "order"] | Mapping[str, str] | None
 """By name, by order, or each target site with its source site; None: by name if the sites are alike."""
@@ -79,9 +79,9 @@ def measure_correspondence(measured: Measured, measure: str, correspond: Corresp
                            seed: int = 0) -> Correspondence:
     """Measure how well a measure finds the corresponding source site of each target site."""
     how, pairs = pair_sites(measured, correspond)
-    values = measured.matrix(measure).to_numpy()
+    values = take_cells(measured, measure)
     common: Floats = values if get_measure(measure).larger_is_more_similar else -values
-    marked = (measured.marks(measure) != "").to_numpy()
+    marked = take_cells(measured, measure, "mark") != ""
     ranks, sizes = [], []
     for j, i in pairs.items():
         column = common[:, j]

@@ -16,7 +16,7 @@ from suture.ood import NaturalRange
 from suture.results.correspondence import Correspond, Correspondence, measure_correspondence
 from suture.results.inference.noise import Contest
 from suture.results.inference.nulls import LEVEL, count_above_chance
-from suture.results.measured import Measured
+from suture.results.measured import Measured, take_cells
 from suture.results.sanity import Verdict, find_contests, run_sanity_battery
 from suture.results.standing import find_standing, has_range
 from suture.results.verdicts import (
@@ -131,7 +131,7 @@ def _count(words: Words, *of: str) -> int:
 def _find_marked(measured: Measured, method: str) -> Bools:
     """Return which cells of a method are marked (sources, targets): they carry no claim."""
     by = find_standing(measured).criteria[method]
-    found: Bools = (measured.marks(f"{method}.{by.quantity}") != "").to_numpy()
+    found: Bools = take_cells(measured, f"{method}.{by.quantity}", "mark") != ""
     return found
 
 
@@ -140,18 +140,18 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
     if "tlm" not in methods:
         return ""
     by = find_standing(measured).criteria["tlm"]
-    value = measured.matrix(f"tlm.{by.quantity}").to_numpy()
+    value = take_cells(measured, f"tlm.{by.quantity}")
     sign, other = -1 if by.smaller else 1, None
     gap = sign * value
     if "dm" in methods:
-        other = measured.matrix(f"dm.{by.quantity}").to_numpy()
+        other = take_cells(measured, f"dm.{by.quantity}")
         gap = np.where(_find_marked(measured, "dm"), math.nan, gap - sign * other)
     usable = (methods["tlm"].words == ARTEFACT).to_numpy() & ~_find_marked(measured, "tlm") & ~np.isnan(gap)
     if not usable.any():
         return ""
     best = int(np.argmax(np.where(usable, gap, -np.inf)))
     i, j = map(int, np.unravel_index(best, value.shape))
-    far = {m: _round(measured.matrix(f"{m}.natural_distance").to_numpy()[i, j]) for m in methods}
+    far = {m: _round(take_cells(measured, f"{m}.natural_distance")[i, j]) for m in methods}
     rest = "" if other is None else f"; by direct matching {other[i, j]:.2f}, at {far['dm']}"
     return (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: by task loss matching "
             f"{by.words} {value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
@@ -252,7 +252,7 @@ def _describe_chance(measured: Measured) -> str:
         return ""
     label, chance = get_measure(name).label, "above chance (examples permuted"
     if len(measured.sources) == len(measured.targets) == 1:
-        value = float(measured.matrix(name).to_numpy()[0, 0])
+        value = float(take_cells(measured, name)[0, 0])
         return f"{label} is {value:.2f}, {'' if above else 'not '}{chance}, p < {LEVEL})."
     return f"By {label}, {above} of {tested} cells are {chance}, p < {LEVEL}, adjusted for all cells)."
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from suture.numbers import METHOD_NAMES, Floats, Measure, get_measure
 from suture.results.inference.nulls import find_chance
-from suture.results.measured import Measured
+from suture.results.measured import Measured, take_cells
 from suture.results.verdicts import ARTEFACT, CellVerdicts, describe_marks
 
 ANNOTATED_SITES = 12
@@ -57,8 +57,14 @@ def choose_colormap(entry: Measure) -> Colormap:
 
 def pick_colours(value: float, entry: Measure) -> tuple[str, str]:
     """Return the hex colours of a cell with this value: background and legible text."""
-    share = (value - entry.low) / (entry.high - entry.low)
-    red, green, blue, _ = choose_colormap(entry)(min(1.0, max(0.0, share)))
+    colours = choose_colormap(entry)
+    share = min(1.0, max(0.0, (value - entry.low) / (entry.high - entry.low)))
+    return _pick_step(colours.name, min(int(share * colours.N), colours.N - 1))
+
+
+@cache  # a page has thousands of cells, in the 256 colours of a map
+def _pick_step(colormap: str, step: int) -> tuple[str, str]:
+    red, green, blue, _ = mpl.colormaps[colormap](step)
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in (red, green, blue)]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     # Contrast ratios of WCAG 2 with white and with black.
@@ -106,7 +112,7 @@ class Heat:
         matrix = measured.matrix(name)
         artefacts = hatched.get(name.partition(".")[0])
         lined = np.zeros(matrix.shape, bool) if artefacts is None else artefacts.to_numpy() & matrix.notna()
-        return cls(matrix, get_measure(name), measured.marks(name).to_numpy() != "",
+        return cls(matrix, get_measure(name), take_cells(measured, name, "mark") != "",
                    find_chance(measured, name), np.asarray(lined))
 
 
@@ -221,7 +227,7 @@ def group_heatmaps(measured: Measured, verdicts: Mapping[str, CellVerdicts]) -> 
 
 
 def _build_heatmap(measured: Measured, entry: Measure, verdicts: CellVerdicts | None) -> dict[str, Any]:
-    shown = {what: measured.matrix(entry.name, what).to_numpy()
+    shown = {what: take_cells(measured, entry.name, what)
              for what in ("value", "low", "high", "n", "reason", "mark")}
     if verdicts:
         shown |= {"word": verdicts.words.to_numpy(), "why": verdicts.reasons.to_numpy()}
@@ -280,7 +286,7 @@ def list_marked(measured: Measured) -> list[str]:
     """Return for each stitching method a sentence on how many cells are marked and why."""
     sentences = []
     for tag, title in _GROUPS.items():
-        marks = [measured.marks(name).to_numpy().ravel() for name in measured.measures
+        marks = [take_cells(measured, name, "mark").ravel() for name in measured.measures
                  if name.rpartition(".")[0] == tag]
         # Each cell is counted once, with the mark of its first marked measure.
         cells = [next((m for m in cell if m), "") for cell in zip(*marks, strict=True)]

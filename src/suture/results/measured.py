@@ -98,16 +98,7 @@ class Measured:
         Raises:
             SutureError: no such measure in this comparison, or no such `what`.
         """
-        if measure not in self._rows:
-            raise make_unknown_error("measure", measure, self.measures)
-        if what not in _ABSENT:
-            raise make_unknown_error("column", what, _ABSENT)
-        rows, shape = self._rows[measure], (len(self.sources), len(self.targets))
-        found, absent = self._columns[what][rows], _ABSENT[what]
-        cells = (np.empty(shape, found.dtype) if len(rows) == shape[0] * shape[1] else
-                 np.full(shape, absent, np.result_type(found.dtype, type(absent))))
-        cells.flat[self._columns["place"][rows]] = found
-        return label_cells(self, cells)
+        return label_cells(self, take_cells(self, measure, what))
 
     @checked
     def marks(self, measure: str) -> pd.DataFrame:
@@ -165,6 +156,20 @@ def _check_types(measured: Measured) -> None:
     for name in ("arrays", "meta"):
         expect(isinstance(getattr(measured, name), Mapping), f"a dictionary as {name}",
                getattr(measured, name))
+
+
+def take_cells(measured: Measured, measure: str, what: str = "value") -> npt.NDArray[Any]:
+    """Take the cells of `Measured.matrix` without their labels, in a fraction of the time."""
+    if measure not in measured._rows:
+        raise make_unknown_error("measure", measure, measured.measures)
+    if what not in _ABSENT:
+        raise make_unknown_error("column", what, _ABSENT)
+    rows, shape = measured._rows[measure], (len(measured.sources), len(measured.targets))
+    found, absent = measured._columns[what][rows], _ABSENT[what]
+    cells = (np.empty(shape, found.dtype) if len(rows) == shape[0] * shape[1] else
+             np.full(shape, absent, np.result_type(found.dtype, type(absent))))
+    cells.flat[measured._columns["place"][rows]] = found
+    return cells
 
 
 def label_cells(measured: Measured, cells: npt.NDArray[Any]) -> pd.DataFrame:

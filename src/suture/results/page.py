@@ -8,6 +8,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from suture.results.standing import find_standing
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jinja2 import Environment
 
 _HEADERS = {
     "measure": "measure", "layers": "target layers", "violated": "another is more similar",
@@ -72,15 +74,19 @@ def fill_template(template: str | Traversable, measures: Iterable[str], values: 
         measures: what the legend explains.
         values: names in the template, and ``title``.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    # Names of sites and networks come from users, so everything is escaped.
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-                              lstrip_blocks=True, finalize=_escape_lines,
-                              loader=PackageLoader("suture.results"))
+    environment = _make_environment()
     found = (environment.get_template(template) if isinstance(template, str)
              else environment.from_string(template.read_text(encoding="utf-8")))
     return found.render(legend=[describe_scale(get_measure(name)) for name in measures], **values)
+
+
+@cache  # because it keeps the templates that it has compiled
+def _make_environment() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Names of sites and networks come from users, so everything is escaped.
+    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                       finalize=_escape_lines, loader=PackageLoader("suture.results"))
 
 
 def _escape_lines(value: Any) -> Any:

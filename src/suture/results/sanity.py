@@ -10,7 +10,7 @@ import numpy as np
 
 from suture.numbers import Bools, Floats, Measure, get_measure
 from suture.results.inference.noise import HITS, SIGNIFICANCE_LEVEL, Contest, choose_test, count_beyond_noise
-from suture.results.measured import Measured
+from suture.results.measured import Measured, take_cells
 from suture.results.standing import Standing, find_standing
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def run_sanity_battery(measured: Measured) -> Verdict:
     judge_measure = _judge_itself if measured.same_network else _judge_pair
     for entry in map(get_measure, measured.measures):
         if entry.judged:
-            values = measured.matrix(entry.name).to_numpy()
+            values = take_cells(measured, entry.name)
             row, sentences = judge_measure(entry, values, measured)
             row |= {"measure": entry.name, "undefined": int(np.isnan(values).sum())}
             if row["undefined"]:
@@ -110,11 +110,11 @@ def _describe_gap(measured: Measured, standing: Standing) -> str:
     if by is None or by.smaller or standing.flaw or standing.criteria.get("tlm") is None:
         return ""
     names = [f"{method}.{by.quantity}" for method in ("tlm", "dm")]
-    tlm, dm = (measured.matrix(name).to_numpy() for name in names)
+    tlm, dm = (take_cells(measured, name) for name in names)
     if not (tlm > dm).any():
         return ""
     i, j = map(int, np.unravel_index(int(np.nanargmax(tlm - dm)), tlm.shape))
-    mark = next((m for name in names if (m := str(measured.marks(name).iloc[i, j]))), "")
+    mark = next((m for name in names if (m := str(take_cells(measured, name, "mark")[i, j]))), "")
     return (f"Task loss matching exceeds direct matching most for {measured.sources[i]} into "
             f"{measured.targets[j]}: {by.words} {tlm[i, j]:.3f} against {dm[i, j]:.3f}."
             + (f" That cell is marked ({mark})." if mark else ""))
@@ -133,7 +133,7 @@ def is_open(row: Mapping[Any, Any]) -> bool:
 
 
 def _judge_itself(entry: Measure, values: Floats, measured: Measured) -> tuple[_Row, list[str]]:
-    marked = measured.marks(entry.name).to_numpy() != ""
+    marked = take_cells(measured, entry.name, "mark") != ""
     contests = find_contests(measured, entry.name)
     lost = [c for c in contests if c.lost]
     sure = [c for c in lost if not c.marked]
@@ -160,7 +160,7 @@ def _judge_itself(entry: Measure, values: Floats, measured: Measured) -> tuple[_
 
 
 def _judge_pair(entry: Measure, values: Floats, measured: Measured) -> tuple[_Row, list[str]]:
-    marked = measured.marks(entry.name).to_numpy() != ""
+    marked = take_cells(measured, entry.name, "mark") != ""
     contests = find_contests(measured, entry.name)
     by_source = _find_contests(entry, values.T, marked.T, measured.targets, measured.sources)
     held, held_by_source = (sum(not c.lost for c in of) for of in (contests, by_source))
@@ -193,8 +193,8 @@ def _describe_marked(contests: Sequence[Contest]) -> list[str]:
 
 def find_contests(measured: Measured, name: str) -> list[Contest]:
     """Find the contests of the target layers by one measure: with itself, or the source layer of its name."""
-    return _find_contests(get_measure(name), measured.matrix(name).to_numpy(),
-                          measured.marks(name).to_numpy() != "", measured.sources, measured.targets)
+    return _find_contests(get_measure(name), take_cells(measured, name),
+                          take_cells(measured, name, "mark") != "", measured.sources, measured.targets)
 
 
 def _find_contests(entry: Measure, values: Floats, marked: Bools, partners: Sequence[str],

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from suture.numbers import CHANCE_LEVEL, METHOD_NAMES, Estimate, is_above_chance
 from suture.ood import Thresholds
-from suture.results.measured import Measured
+from suture.results.measured import Measured, take_cells
 
 _WORDS = {"relative_accuracy": "relative accuracy", "agreement": "agreement",
           "output_error": "relative error of the output"}
@@ -172,7 +174,7 @@ def _find_criterion(measured: Measured, method: str) -> Criterion | None:
 def _is_labelled(measured: Measured, method: str) -> bool:
     name = f"{method}.relative_accuracy"
     return name in measured.measures and ("target.correct" in measured.arrays
-                                          or bool(measured.matrix(name).notna().any(axis=None)))
+                                          or not np.isnan(take_cells(measured, name)).all())
 
 
 def _find_constant_error(measured: Measured, method: str) -> float:
@@ -183,7 +185,7 @@ def _find_constant_error(measured: Measured, method: str) -> float:
     """
     if f"{method}.output_r2" not in measured.measures:
         return math.nan
-    errors, r2s = (measured.matrix(f"{method}.{q}").to_numpy().ravel() for q in ("output_error", "output_r2"))
+    errors, r2s = (take_cells(measured, f"{method}.{q}").ravel() for q in ("output_error", "output_r2"))
     found = [(e, e / math.sqrt(1 - r2)) for e, r2 in zip(errors, r2s, strict=True) if 1 - r2 > LEAST_ERROR]
     return float(max(found, default=(0.0, math.nan))[1])
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from suture._base import SutureError, make_unknown_error
 from suture.numbers import METHOD_NAMES, Estimate
-from suture.results.measured import Measured, label_cells
+from suture.results.measured import Measured, label_cells, take_cells
 from suture.results.standing import (
     Criterion,
     Standing,
@@ -159,7 +159,7 @@ def judge_cells(measured: Measured, method: str) -> CellVerdicts:
         raise SutureError(f"no verdicts of {method!r}: {absent[0]!r} is not in this comparison; compare with "
                           f"methods=({method!r},) and ood=suture.OOD()")
     works, distances, residuals = (_collect_estimates(measured, name) for name in needed)
-    marks, native = measured.marks(needed[0]).to_numpy(), _find_native(measured, method)
+    marks, native = take_cells(measured, needed[0], "mark"), _find_native(measured, method)
     ps = measured.arrays.get(f"{method}.residual_p", np.full(marks.shape, np.nan))
     words, reasons = np.empty(marks.shape, dtype=object), np.empty(marks.shape, dtype=object)
     for i, j in np.ndindex(marks.shape):
@@ -176,12 +176,12 @@ def _find_native(measured: Measured, method: str) -> NDArray[np.bool_]:
     name, shape = f"{method}.r2", (len(measured.sources), len(measured.targets))
     if name not in measured.measures:
         return np.zeros(shape, np.bool_)
-    found: NDArray[np.bool_] = measured.matrix(name).to_numpy() >= 1 - SAME
+    found: NDArray[np.bool_] = take_cells(measured, name) >= 1 - SAME
     return found
 
 
 def _collect_estimates(measured: Measured, name: str) -> list[list[Estimate]]:
-    columns = [measured.matrix(name, what).to_numpy().tolist() for what in ("value", "low", "high", "reason")]
+    columns = [take_cells(measured, name, what).tolist() for what in ("value", "low", "high", "reason")]
     return [[Estimate(*cell) for cell in zip(*row, strict=True)] for row in zip(*columns, strict=True)]
 
 

@@ -19,8 +19,14 @@ from suture.studies.network_study.report import describe_failures as describe_fa
 from suture.studies.network_study.report import describe_study as describe_study
 from suture.studies.network_study.report import write_study_report as write_study_report
 from suture.studies.network_study.result import Study as Study
+from suture.studies.probes import ProbeRecipe as ProbeRecipe
+from suture.studies.probes import Probes as Probes
+from suture.studies.probes import probe as probe
 from suture.studies.running.processes import Processes as Processes
 from suture.studies.running.ray_engine import Ray as Ray
+from suture.studies.sensitivity_test import Sensitivity as Sensitivity
+from suture.studies.sensitivity_test import rank_alignments as rank_alignments
+from suture.studies.sensitivity_test import sensitivity as sensitivity
 from suture.studies.spec.commands import find_standing as find_standing
 from suture.studies.spec.commands import list_garbage as list_garbage
 from suture.studies.spec.commands import plan_file as plan_file

@@ -57,11 +57,12 @@ def _note_rows(setup: SharedSetup, accumulators: Accumulators) -> list[str]:
     for i, j in setup.cells:
         if (i, j) in accumulators.unaligned:
             continue
-        pair = accumulators.stitch.get_pair(i, j)
+        independent = accumulators.stitch.count_independent(i, j)
         try:
-            if pair.x.rank + pair.y.rank >= pair.independent:
-                short.append((pair.independent, i, j))
-            if pair.x.rank == 0:
+            x, y = accumulators.stitch.find_spectra(i, j)
+            if x.rank + y.rank >= independent:
+                short.append((independent, i, j))
+            if x.rank == 0:
                 constant[i] = str(setup.source.sites[i])
         except NumericalError as e:
             cell = f"{setup.source.sites[i]} into {setup.target.sites[j]}"

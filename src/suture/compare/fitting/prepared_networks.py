@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -31,6 +32,29 @@ class PreparedNetworks:
         self._made: dict[Hashable, Any] = {}
         self._folded: dict[int, frozenset[str]] = {}
         self._held: list[nn.Module] = []
+        self._prints: dict[int, tuple[str, str]] | None = None
+
+    @contextmanager
+    def hold_still(self) -> Iterator[None]:
+        """Read each network once only while nothing changes one, or until `read_again`."""
+        self._prints = {}
+        try:
+            yield
+        finally:
+            self._prints = None
+
+    def read_again(self) -> None:
+        """Read networks anew, because one that was built may share modules with others."""
+        if self._prints is not None:
+            self._prints = {}
+
+    def _read(self, network: nn.Module) -> tuple[str, str]:
+        """Return what tells a network from others, and from itself at another time."""
+        prints = {} if self._prints is None else self._prints
+        if id(network) not in prints:
+            self._held.append(network)  # so that no other gets its id
+            prints[id(network)] = hash_network(network).state, fingerprint_network(network)
+        return prints[id(network)]
 
     def _find(self, make: Callable[[], T], *key: Hashable) -> T:
         if not self._shared:
@@ -44,9 +68,8 @@ class PreparedNetworks:
         """Return a private copy of a network, as `prepare`."""
         if not self._shared:
             return prepare(network, inputs, device, name)
-        own = hash_network(network).state, fingerprint_network(network)
-        self._held.append(network)  # so that no other gets its id
-        return self._find(lambda: prepare(network, inputs, device, name), "copy", id(network), *own)
+        return self._find(lambda: prepare(network, inputs, device, name), "copy", id(network),
+                          *self._read(network))
 
     def cut(self, network: nn.Module, inputs: Any, sites: Any, *, name: str, readout: Readout | None,
             **how: Any) -> SitedNetwork:

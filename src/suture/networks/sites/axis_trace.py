@@ -143,9 +143,12 @@ def _move(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int | No
     axis = trace.get(x)
     if axis is None or axis == NO_CHANNELS:
         return axis if out.ndim == x.ndim else None
+    # Reductions without data import PyTorch's compiler, which takes seconds.
+    reduces = step.name in _REDUCTIONS.split() and not isinstance(step.get(1, ""), Tensor)
+    size, device = (2, "cpu") if reduces else (64, "meta")
     try:
-        sizes = [[64 + (longer and k == axis) for k in range(x.ndim)] for longer in (False, True)]
-        shapes = [next(walk_tensors(_apply(step, torch.empty(size, device="meta")))).shape for size in sizes]
+        sizes = [[size + (longer and k == axis) for k in range(x.ndim)] for longer in (False, True)]
+        shapes = [next(walk_tensors(_apply(step, torch.zeros(s, device=device)))).shape for s in sizes]
     except Exception:  # an index that is a tensor, for example: nothing is known then
         return None
     return next((k for k, (n, m) in enumerate(zip(*shapes, strict=True)) if n != m), None)
@@ -228,6 +231,7 @@ def _forget(trace: AxisTrace, out: Tensor, x: Tensor, step: Operation) -> int | 
     return None
 
 
+_REDUCTIONS = "mean sum amax amin max min prod var std norm logsumexp median"
 _RULES: dict[Rule, str] = {
     _mix_last: "linear bilinear",
     _make_last: "embedding lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell "
@@ -236,7 +240,7 @@ _RULES: dict[Rule, str] = {
                     "fold",
     _confirm_last: "layer_norm rms_norm",
     _move: "transpose transpose_ swapaxes swapdims t T mT H mH adjoint permute movedim moveaxis",
-    _reduce: "select unbind mean sum amax amin max min prod var std norm logsumexp median __getitem__",
+    _reduce: f"select unbind __getitem__ {_REDUCTIONS}",
     _regroup: "reshape view flatten unflatten squeeze unsqueeze view_as reshape_as",
     _unfold: "unfold", _stack: "stack", _contract: "einsum",
     _multiply: "matmul __matmul__ __rmatmul__ mm bmm addmm baddbmm",

@@ -163,8 +163,8 @@ class GroupRows:
     def compute_cubics(self, r: Resizing) -> list[Tensor]:
         """Return the sums of |x|² x over the resized rows x of each member."""
         def make() -> list[Tensor]:
-            rows, pulled = self.get_rows(r), r.apply_adjoint(self.compute_norms(r)).flatten(0, -2)
-            return [rows[:, c].T @ pulled[:, k] for k, c in enumerate(self._cuts)]
+            products = self._multiply(self.shrink(r), r.apply_adjoint(self.compute_norms(r)))
+            return [products[c, k] for k, c in enumerate(self._cuts)]
 
         return self._find("cubics", r, make)
 
@@ -190,6 +190,9 @@ class GroupRows:
 
     def multiply(self, columns: Tensor) -> Tensor:
         """Return the products (width, k) of the channels with a few columns (N, *positions, k)."""
+        return self._multiply(self.buffer, columns)
+
+    def _multiply(self, buffer: Tensor, columns: Tensor) -> Tensor:
         # One small product per example, because a tall and very narrow product is five times slower.
-        products = columns.flatten(1, -2).transpose(1, 2) @ self.buffer[..., :self._width].flatten(1, -2)
+        products = columns.flatten(1, -2).transpose(1, 2) @ buffer[..., :self._width].flatten(1, -2)
         return products.sum(0).T

@@ -99,7 +99,8 @@ def _run_pass(work: Work, store: StudyStore | None, task: PairTask, group: Seque
     waiting = [t for t in (*group[start:], *group[:start]) if t not in work.tried
                and not _has_moments(store, t)]
     work.hold(name for t in waiting for name in t.pair)
-    setups = _set_up(work, waiting)
+    with work.hold_still():
+        setups = _set_up(work, waiting)
     places = None if store is None else _Places(store, {t.pair: t for t in waiting})
     work.collected |= {made.names: made for made in collect_together(setups, work.data, places, progress)}
 

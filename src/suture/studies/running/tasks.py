@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,7 @@ class Work:
         """Return a network, built anew unless it was among the last ones."""
         if anew or name not in self._opened:
             self._opened[name] = self.members[name].open(self.data)
+            self._networks.read_again()
             old = [other for other in self._opened if other not in self._held | {name}][:-_KEPT]
             if old:
                 self._opened = {other: one for other, one in self._opened.items() if other not in old}
@@ -105,6 +107,10 @@ class Work:
         """Keep these networks in memory until others are held, and forget what was collected for others."""
         self._held = frozenset(names)
         self.collected.clear()
+
+    def hold_still(self) -> AbstractContextManager[None]:
+        """Return a block in which nothing changes a network but what builds one."""
+        return self._networks.hold_still()
 
     def _open_pair(self, task: PairTask) -> list[specs.LoadedNetwork]:
         """Return both networks, found to have the weights that the key of the task was made from."""

@@ -199,9 +199,10 @@ def list_garbage(spec: StudyFile) -> list[Path]:
     What another process works on stays, and so do results of networks that cannot be built now.
     """
     listed, _, _ = _list(spec)
-    store = StudyStore(spec.folder)
-    about = store.read_manifest()
-    kept = {task.slug for task in (*listed.tasks, *(read_tasks(about) if _is_of(about, spec) else ()))}
+    store = StudyStore.open(spec.folder)
+    about = store.read_manifest() if (spec.folder / MANIFEST).exists() else None
+    old = () if about is None or not _is_of(about, spec) else read_tasks(about)
+    kept = {task.slug for task in (*listed.tasks, *old)}
     pairs = list_pairs(list(spec.networks), spec.study.get("pairs", "all"))
     unknown = tuple(PairTask(pair, "").slug for pair in pairs if listed.failed.keys() & set(pair))
     found = [path for folder in (PAIRS, TASKS) for path in _list_folder(spec.folder / folder)

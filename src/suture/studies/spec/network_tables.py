@@ -65,7 +65,8 @@ class NetworkTable:
 
     def __post_init__(self) -> None:
         expect((self.spec is None) != (self.train is None), "spec or train", "both" if self.spec else "none")
-        expect(self.train is None or self.train.startswith("zoo:"), "zoo:NAME as train", repr(self.train))
+        if self.train is not None:
+            check_trained(self.train)
         for name, fits in (("weights", self.spec), ("checkpoints", self.spec), ("input", self.spec),
                            ("recipe", self.train), ("keep", self.train), ("pattern", self.checkpoints)):
             beside = {"recipe": "train", "keep": "train", "pattern": "checkpoints"}.get(name, "spec")
@@ -94,6 +95,12 @@ class RecipeTable(Recipe):
     def __post_init__(self) -> None:
         if self.name is not None:
             check_recipe(self.name)
+
+
+def check_trained(spec: str) -> None:
+    expect(spec.startswith("zoo:"), "zoo:NAME as train", repr(spec))
+    if (name := spec.removeprefix("zoo:")) not in zoo.networks:
+        raise make_unknown_error("network of the zoo", name, zoo.networks)
 
 
 def check_recipe(name: str) -> None:

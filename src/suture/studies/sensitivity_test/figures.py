@@ -1,0 +1,67 @@
+"""Figures of a sensitivity test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from suture._base import make_unknown_error
+from suture.numbers import get_measure
+from suture.results import STYLE
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from suture.studies.sensitivity_test.result import Sensitivity
+
+
+@mpl.rc_context(STYLE)
+def draw_curves(found: Sensitivity, measures: Sequence[str] | None) -> Figure:
+    """Draw each measure over the rank, site by site, and the probes below.
+
+    Lines are means over networks, bands their range. Dashed and dotted lines are the median and the 95 % of
+    the distances between seeds; ends beyond which the probe changes are vertical lines, one for each network.
+    """
+    names = list(found.measures if measures is None else measures)
+    odd = next((m for m in names if m not in found.measures), None)
+    if odd is not None:
+        raise make_unknown_error("measure", odd, found.measures)
+    sites = list(found.curves["site"].unique())
+    figure = Figure(figsize=(2.2 * len(sites) + 1, 1.6 * (len(names) + 1)), layout="constrained")
+    axes = figure.subplots(len(names) + 1, len(sites), squeeze=False, sharex="col")
+    for j, site in enumerate(sites):
+        for i, measure in enumerate(names):
+            curves = found.curves[(found.curves["site"] == site) & (found.curves["measure"] == measure)]
+            _draw_range(axes[i, j], curves, "value", "#4477aa")
+            spread = found.spread.set_index(["site", "measure"]).loc[(site, measure)]
+            for value, dashes in ((spread["median"], "--"), (spread["far"], ":")):
+                if not np.isnan(value):
+                    axes[i, j].axhline(value, color="0.3", linestyle=dashes, linewidth=1)
+            _mark_probes(axes[i, j], found.detection, site)
+        _draw_range(axes[-1, j], found.probes[found.probes["site"] == site], "accuracy", "#228833")
+        _mark_probes(axes[-1, j], found.detection, site)
+        axes[0, j].set_title(site, parse_math=False)
+        axes[-1, j].set_xlabel("rank")
+    for i, measure in enumerate(names):
+        axes[i, 0].set_ylabel(f"{get_measure(measure).label}", parse_math=False)
+    axes[-1, 0].set_ylabel("probe accuracy")
+    return figure
+
+
+def _draw_range(ax: Axes, table: pd.DataFrame, column: str, colour: str) -> None:
+    by_rank = table.groupby("rank")[column]
+    mean, low, high = by_rank.mean(), by_rank.min(), by_rank.max()
+    ax.plot(mean.index, mean, "-o", color=colour, markersize=2.5, linewidth=1.2)
+    ax.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
+    ax.set_xscale("log", base=2)
+
+
+def _mark_probes(ax: Axes, detection: pd.DataFrame, site: str) -> None:
+    ranks = detection[detection["site"] == site].drop_duplicates("network")["probe_rank"].dropna()
+    for rank in ranks:
+        ax.axvline(rank, color="#228833", alpha=0.25, linewidth=1)
