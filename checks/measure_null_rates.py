@@ -20,13 +20,19 @@ from unittest import mock
 import numpy as np
 from scipy import stats
 
-from suture.studies.measure_tests import function_tests, group_tests, network_statistics
-from suture.studies.measure_tests.control_tests import ControlValues, check_control
-from suture.studies.measure_tests.function_tests import check_differences, check_function
-from suture.studies.measure_tests.group_tests import check_groups
-from suture.studies.measure_tests.layer_tests import BY_SOURCE, check_correspondence, check_depth, check_self
+from suture.studies.measure_tests import network_statistics
+from suture.studies.measure_tests.battery import function_tests, group_tests
+from suture.studies.measure_tests.battery.control_tests import ControlValues, check_control
+from suture.studies.measure_tests.battery.function_tests import check_differences, check_function
+from suture.studies.measure_tests.battery.group_tests import check_groups
+from suture.studies.measure_tests.battery.layer_tests import (
+    BY_SOURCE,
+    check_correspondence,
+    check_depth,
+    check_self,
+)
+from suture.studies.measure_tests.battery.specificity import check_specificity
 from suture.studies.measure_tests.population_cells import PopulationCells
-from suture.studies.measure_tests.specificity import check_specificity
 from suture.studies.network_study import inference
 
 LOW, HIGH, LEVEL = 0.03, 0.07, 0.05

@@ -21,18 +21,18 @@ from suture import SutureError, indices
 from suture.results import Comparison
 from suture.results.measured import COLUMNS
 from suture.studies import TestOutcome, Validation, tabulate_outcomes
-from suture.studies.measure_tests import (
+from suture.studies.measure_tests import network_statistics
+from suture.studies.measure_tests.battery import (
     control_tests,
     function_tests,
     group_tests,
     layer_tests,
-    network_statistics,
     specificity,
 )
-from suture.studies.measure_tests.control_tests import ControlValues
+from suture.studies.measure_tests.battery.control_tests import ControlValues
+from suture.studies.measure_tests.battery.rank_correlations import correlate_ranks, separate_pairs
 from suture.studies.measure_tests.population_cells import PopulationCells, collect_cells, find_layers
 from suture.studies.measure_tests.population_outputs import PopulationOutputs, measure_divergence
-from suture.studies.measure_tests.rank_correlations import correlate_ranks, separate_pairs
 from suture.studies.network_study.compared_networks import ComparedNetworks
 
 

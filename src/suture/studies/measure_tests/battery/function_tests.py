@@ -8,7 +8,8 @@ from itertools import permutations
 import numpy as np
 
 from suture.numbers import Floats, Ints
-from suture.studies.measure_tests.layer_tests import missing
+from suture.studies.measure_tests.battery.layer_tests import missing
+from suture.studies.measure_tests.battery.rank_correlations import correlate_with_best
 from suture.studies.measure_tests.network_statistics import (
     DRAWS,
     FEWEST,
@@ -19,7 +20,6 @@ from suture.studies.measure_tests.network_statistics import (
     find_correlation_power,
 )
 from suture.studies.measure_tests.population_cells import PopulationCells
-from suture.studies.measure_tests.rank_correlations import correlate_with_best
 from suture.studies.measure_tests.record import TestOutcome
 from suture.studies.network_study.inference import NetworkPairs, correlate_pairs
 

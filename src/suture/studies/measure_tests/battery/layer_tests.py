@@ -10,6 +10,7 @@ import numpy as np
 
 from suture.indices import INDICES
 from suture.numbers import Floats, Ints, get_base_name, get_measure
+from suture.studies.measure_tests.battery.violations import Place, Violations, find_violations, relate
 from suture.studies.measure_tests.network_statistics import (
     FEWEST,
     LEVEL,
@@ -25,7 +26,6 @@ from suture.studies.measure_tests.network_statistics import (
 )
 from suture.studies.measure_tests.population_cells import PopulationCells
 from suture.studies.measure_tests.record import TestOutcome
-from suture.studies.measure_tests.violations import Place, Violations, find_violations, relate
 
 SELF, BY_TARGET, BY_SOURCE = "self", "correspondence", "correspondence by source"
 DEPTH, DEPTH_ORDER, ARGUMENTS = "depth", "depth violations", "argument order"

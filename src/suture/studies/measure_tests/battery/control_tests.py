@@ -9,7 +9,7 @@ import numpy as np
 
 from suture.numbers import Bools, Floats, Ints, get_measure
 from suture.results import adjust_holm
-from suture.studies.measure_tests.layer_tests import missing
+from suture.studies.measure_tests.battery.layer_tests import missing
 from suture.studies.measure_tests.network_statistics import (
     LEVEL,
     average_known,
