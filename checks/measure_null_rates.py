@@ -20,13 +20,19 @@ from unittest import mock
 import numpy as np
 from scipy import stats
 
-from suture.studies.measure_tests import function_tests, group_tests, network_statistics
-from suture.studies.measure_tests.control_tests import ControlValues, check_control
-from suture.studies.measure_tests.function_tests import check_differences, check_function
-from suture.studies.measure_tests.group_tests import check_groups
-from suture.studies.measure_tests.layer_tests import BY_SOURCE, check_correspondence, check_depth, check_self
+from suture.studies.measure_tests import network_statistics
+from suture.studies.measure_tests.battery import function_tests, group_tests
+from suture.studies.measure_tests.battery.control_tests import ControlValues, check_control
+from suture.studies.measure_tests.battery.function_tests import check_differences, check_function
+from suture.studies.measure_tests.battery.group_tests import check_groups
+from suture.studies.measure_tests.battery.layer_tests import (
+    BY_SOURCE,
+    check_correspondence,
+    check_depth,
+    check_self,
+)
+from suture.studies.measure_tests.battery.specificity import check_specificity
 from suture.studies.measure_tests.population_cells import PopulationCells
-from suture.studies.measure_tests.specificity import check_specificity
 from suture.studies.network_study import inference
 
 LOW, HIGH, LEVEL = 0.03, 0.07, 0.05
@@ -75,8 +81,8 @@ def of_correspondence(rng: np.random.Generator, effect: float, by: str = "corres
     return float(without_comparisons(check_correspondence, draw_population(rng, effect), by).p)
 
 
-def of_depth(rng: np.random.Generator, effect: float) -> float:
-    return float(without_comparisons(check_depth, draw_population(rng, 0.0, effect))[0].p)
+def of_depth(rng: np.random.Generator, effect: float, number: int = 0) -> float:
+    return float(without_comparisons(check_depth, draw_population(rng, 0.0, effect))[number].p)
 
 
 def of_specificity(rng: np.random.Generator, effect: float) -> float:
@@ -146,7 +152,8 @@ class Setting:
 SETTINGS = (
     Setting("self", of_self, 1.5), Setting("correspondence", of_correspondence, 1.0),
     Setting("correspondence by source", partial(of_correspondence, by=BY_SOURCE), 1.0),
-    Setting("depth", of_depth, 0.5), Setting("specificity", of_specificity, 1.0),
+    Setting("depth", of_depth, 0.5), Setting("depth violations", partial(of_depth, number=1), 0.5),
+    Setting("specificity", of_specificity, 1.0),
     Setting("function", of_function, 1.0), Setting("function (Kendall)", partial(of_function, number=1), 1.0),
     Setting("function, 5 networks", partial(of_function, n=5), 1.0),
     Setting("function, the published p", of_published_function, 1.0, exact=False),

@@ -21,18 +21,18 @@ from suture import SutureError, indices
 from suture.results import Comparison
 from suture.results.measured import COLUMNS
 from suture.studies import TestOutcome, Validation, tabulate_outcomes
-from suture.studies.measure_tests import (
+from suture.studies.measure_tests import network_statistics
+from suture.studies.measure_tests.battery import (
     control_tests,
     function_tests,
     group_tests,
     layer_tests,
-    network_statistics,
     specificity,
 )
-from suture.studies.measure_tests.control_tests import ControlValues
+from suture.studies.measure_tests.battery.control_tests import ControlValues
+from suture.studies.measure_tests.battery.rank_correlations import correlate_ranks, separate_pairs
 from suture.studies.measure_tests.population_cells import PopulationCells, collect_cells, find_layers
 from suture.studies.measure_tests.population_outputs import PopulationOutputs, measure_divergence
-from suture.studies.measure_tests.rank_correlations import correlate_ranks, separate_pairs
 from suture.studies.network_study.compared_networks import ComparedNetworks
 
 
@@ -239,6 +239,9 @@ def test_depth_against_scipy_and_loops() -> None:
               for k, t, near, far in itertools.product(range(4), repeat=4)
               if t < near < far or far < near < t]
     assert order.effect == pytest.approx(np.mean(broken))
+    for named in ([0, 1, 2, 3], [3, 2, 1, 0]):  # a mirrored order is the same
+        shares = layer_tests._count_orders(cells.own, np.tile(named, (1, 4, 1)))
+        assert shares == pytest.approx([order.effect])
     assert layer_tests.check_depth(draw(5, 5, 0, slope=3.0))[0].passed
 
 

@@ -15,8 +15,9 @@ import suture
 from suture import SutureError, zoo
 from suture.networks import Recipe, train
 from suture.studies import MeasuredCell, Validation, controls, train_groups
-from suture.studies.measure_tests import function_tests, group_tests, network_statistics
-from suture.studies.measure_tests.control_tests import CONTROLS
+from suture.studies.measure_tests import network_statistics
+from suture.studies.measure_tests.battery import function_tests, group_tests
+from suture.studies.measure_tests.battery.control_tests import CONTROLS
 from suture.studies.measure_tests.trained_groups import add_noise, add_shortcut, randomise_labels
 from suture.studies.network_study import inference
 
@@ -82,8 +83,10 @@ def test_a_validation_in_a_folder_is_kept(networks: Any, data: Any, tmp_path: Pa
     assert loaded.table.equals(first.table)
     assert loaded.warnings == first.warnings
     assert "3 networks" in repr(loaded)
-    again = suture.validate(suture.Study.load(tmp_path / "run" / "population"), measures="cka@pool")
+    again = suture.validate(suture.Study.load(tmp_path / "run" / "population"), measures="cka@pool",
+                            sensitivity=True)
     assert again.outcome("cka@pool", "specificity") == first.outcome("cka@pool", "specificity")
+    assert any("sensitivity: it needs the networks" in line for line in again.warnings)
     assert again.outcome("cka@pool", "class noise").reason == "it needs several networks and their data"
     with pytest.raises(SutureError, match="expected a validation"):
         Validation.load(tmp_path)
@@ -151,10 +154,12 @@ def test_groups_and_functions_that_a_user_gives(networks: Any, data: Any) -> Non
     four = {**networks, "seed 3": make(3, data)}
     about = {name: {"half": k // 2} for k, name in enumerate(four)}
     given = {name: 0.1 * k for k, name in enumerate(four)}
-    found = suture.validate(four, *data, measures="cka@pool", about=about, by="half", function=given, **HOW)
+    found = suture.validate(four, *data, measures="cka@pool", about=about, by="half", function=given,
+                            sensitivity=True, **HOW)
     assert found.outcome("cka@pool", "half").chance == 0.5
     assert not np.isnan(found.outcome("cka@pool", "function").effect)
     assert not any("binomial" in line for line in found.warnings)
+    assert any(test.startswith("sensitivity") for test in found.tests)
 
 
 def test_images_of_groups_are_altered_as_they_say() -> None:

@@ -22,7 +22,7 @@ from suture.studies.controls import (
     pure_noise,
     random_weights,
 )
-from suture.studies.measure_tests.control_tests import ControlValues
+from suture.studies.measure_tests.battery.control_tests import ControlValues
 from suture.studies.measure_tests.measures import CellMeasure, MeasuredCell, to_common
 from suture.studies.measure_tests.options import ValidateOptions
 from suture.studies.measure_tests.population_cells import PopulationCells

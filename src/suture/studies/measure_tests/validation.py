@@ -13,7 +13,7 @@ import numpy as np
 
 from suture._base import FilePath, SutureError, checked, expect, make_unknown_error, replace_file
 from suture.results import adjust_holm, format_people_csv, require_matplotlib
-from suture.studies.measure_tests.control_tests import CONTROLS
+from suture.studies.measure_tests.battery.control_tests import CONTROLS
 from suture.studies.measure_tests.network_statistics import ENOUGH_POWER, LEVEL
 from suture.studies.measure_tests.record import TestOutcome, tabulate_outcomes
 

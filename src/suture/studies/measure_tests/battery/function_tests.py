@@ -8,17 +8,18 @@ from itertools import permutations
 import numpy as np
 
 from suture.numbers import Floats, Ints
-from suture.studies.measure_tests.layer_tests import missing
+from suture.studies.measure_tests.battery.layer_tests import missing
+from suture.studies.measure_tests.battery.rank_correlations import correlate_with_best
 from suture.studies.measure_tests.network_statistics import (
     DRAWS,
     FEWEST,
     attenuate,
+    average_known,
     compare_with_null,
     decide,
     find_correlation_power,
 )
 from suture.studies.measure_tests.population_cells import PopulationCells
-from suture.studies.measure_tests.rank_correlations import correlate_with_best
 from suture.studies.measure_tests.record import TestOutcome
 from suture.studies.network_study.inference import NetworkPairs, correlate_pairs
 
@@ -104,11 +105,11 @@ def _describe(cells: PopulationCells, number: int, found: Floats, null: Floats, 
     values = found[:, number, 0]
     if np.isnan(values).any():
         return missing(test, cells, unit, 0.0, "distances or functions are all alike at some layer")
-    value, by_chance = float(values.mean()), np.nanmean(null[:, number], axis=0)
+    value, by_chance = float(values.mean()), average_known(null[:, number])
     p = compare_with_null(value, by_chance, whole=True)  # the natural order is among them
-    drawn = np.nanmean(resampled[:, number], axis=0)
+    drawn = average_known(resampled[:, number])
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    chance = float(by_chance.mean())
+    chance = float(np.nanmean(by_chance))
     weak = not math.isnan(reliability) and reliability <= 0
     return TestOutcome(test, cells.measure, value, float(low), float(high), p, power, cells.n, unit, chance,
                        decide(p, power),
