@@ -30,8 +30,8 @@ from tests.support.states import same_state, state_of
 # -- law 1: the tail of the front is the network -------------------------------------------------------------
 
 
-# All of a ResNet-18 adds nothing over a ResNet-20: the same blocks, wider and fewer.
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name != "resnet18"])
+# All of a ResNet-18 or a plain ResNet-20 adds nothing over one with strided shortcuts and that of the digits.
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("resnet18", "resnet20")])
 def test_tail_of_front_is_the_network_at_every_site(name):
     """Exactly, alone and concatenated; and the tail of a site that cuts does not look at the inputs."""
     network, inputs = NETWORKS[name]()
@@ -80,8 +80,7 @@ def stacked_moments(of):
                     for (i, x), (j, y) in product(enumerate(xs), enumerate(ys))}
 
 
-@pytest.mark.parametrize(("splits", "folds"), [([12], 1), ([12], 5), ([5, 7], 2), ([11, 1], 5),
-                                               ([1] * 12, 5)])
+@pytest.mark.parametrize(("splits", "folds"), [([12], 1), ([5, 7], 2), ([11, 1], 5)])
 @pytest.mark.parametrize("of", ALL_SIZES)
 def test_grid_moments_are_those_of_the_stacked_matrices_whatever_the_resize(of, splits, folds):
     """Up, down, unequal sides, vectors, one to three axes; any batch size and any sharding; an interpolated

@@ -64,7 +64,7 @@ def _wide() -> nn.Module:
 def test_fewer_rows_than_features_keeps_what_is_defined(sites: tuple[str, str]) -> None:
     few = (images(9), labels(9))
     result = suture.compare(_wide(), None, few, sites=[sites[0]], target_sites=[sites[1]],
-                            methods=["dm"], device="cpu")
+                            methods=["dm"], ood=None, device="cpu")
     reasons = result.table.set_index("measure")["reason"]
     for name in ("cca", "pwcca", "pwcca_target", "r2"):
         assert reasons[name].startswith("9 rows ")
@@ -90,7 +90,7 @@ def test_enough_rows_are_not_noted() -> None:
 
 def test_a_bypassed_site_is_accepted_on_demand_and_said_to_be_one() -> None:
     result = suture.compare(skips(), None, *data(), sites=["block2"], methods=["dm"],
-                            allow_bypass=True, device="cpu")
+                            allow_bypass=True, ood=None, device="cpu")
     assert result.matrix("dm.relative_accuracy").loc["block2", "block2"] == 1
     assert any("bypassed sites (block2)" in note for note in result.meta["notes"])
 
@@ -101,20 +101,21 @@ def test_maps_for_logits_do_not_hinder_the_indices() -> None:
 
 
 def test_without_a_target_the_source_is_stitched_to_itself() -> None:
-    result = suture.compare(network(), data=data()[0], test=data()[1], methods=["dm"], device="cpu")
+    result = suture.compare(network(), data=data()[0], test=data()[1], methods=["dm"], ood=None,
+                            device="cpu")
     assert result.same_network
     assert np.diag(result.matrix("dm.relative_accuracy")) == pytest.approx([1, 1])
 
 
 def test_without_labels_accuracies_are_missing_and_agreement_is_not() -> None:
-    result = suture.compare(network(), None, *no_labels(), methods=["dm"], device="cpu")
+    result = suture.compare(network(), None, *no_labels(), methods=["dm"], ood=None, device="cpu")
     reasons = result.table.set_index("measure")["reason"]
     assert set(reasons["dm.accuracy"]) == {"the test data have no labels"}
     assert set(reasons["dm.agreement"]) == {""}
 
 
 def test_labels_of_any_whole_type_do() -> None:
-    given: dict[str, Any] = {"tlm": RECIPE, "indices": "cka", "device": "cpu"}
+    given: dict[str, Any] = {"tlm": RECIPE, "indices": "cka", "ood": None, "device": "cpu"}
     wanted = suture.compare(network(), other(), *data(), **given)
     (x, y), (tx, ty) = data()
     for kind in (torch.int32, torch.uint8, torch.int16):

@@ -27,7 +27,7 @@ def pair():
     x, labels = images(3, 8, 60), torch.arange(60) % 10
     sites = {"sites": ["layer1.0", "layer3.2"], "target_sites": ["layer2.1", "layer3.1"]}
     result = suture.compare(source, target, (x, labels), tlm=TaskRecipe(epochs=1, lr=1e-2, batch_size=20),
-                            **sites)
+                            ood=None, **sites)
     return source, target, x, labels, result
 
 
@@ -65,7 +65,7 @@ def test_what_is_returned_is_the_very_result_that_was_last_kept(pair):
     source, _, x, labels, _ = pair
     kept = []
     result = suture.compare(source, data=(x, labels), methods=["dm"], sites=["layer1.0", "layer3.2"],
-                            on_stage=kept.append)
+                            ood=None, on_stage=kept.append)
     assert [k.meta["stages"] for k in kept] == [["moments"], ["moments", "dm"]]
     assert result is kept[-1]
 
@@ -75,7 +75,7 @@ def test_half_precision_networks_are_not_taken_for_nan():
     network = torch.nn.Sequential(torch.nn.Linear(6, 400), torch.nn.ReLU(), torch.nn.Linear(400, 400),
                                   torch.nn.ReLU(), torch.nn.Linear(400, 3)).half()
     x = torch.randn(900, 6, generator=torch.Generator().manual_seed(0)).half() * 300
-    result = suture.compare(network, data=(x, torch.arange(900) % 3), methods=["dm"],
+    result = suture.compare(network, data=(x, torch.arange(900) % 3), methods=["dm"], ood=None,
                             indices=["cka"], device="cpu")
     assert result.table["value"].notna().all()
 

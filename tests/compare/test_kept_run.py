@@ -280,12 +280,17 @@ def test_a_lock_that_is_taken_over_is_announced_once(tmp_path: Path) -> None:
     assert seen.count(f"the lock of process {2**22 + 1}, which has ended, was taken over") == 1
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: path.write_bytes(path.read_bytes()[:-3]), lambda path: path.write_bytes(b""),
-    lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\0\0"), lambda path: path.unlink()])
-@pytest.mark.parametrize("name", ["comparison.safetensors", "checkpoint-moments.safetensors"])
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-3]), "empty": lambda path: path.write_bytes(b""),
+    "longer": lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\0\0"),
+    "gone": lambda path: path.unlink()}
+
+
+@pytest.mark.parametrize(("name", "damage"), [
+    *(("comparison.safetensors", damage) for damage in DAMAGES),
+    *(("checkpoint-moments.safetensors", damage) for damage in ("longer", "gone"))])
 def test_a_damaged_folder_names_the_file_and_restart_replaces_only_own_files(
-        tmp_path: Path, name: str, damage: Callable[[Path], object]) -> None:
+        tmp_path: Path, name: str, damage: str) -> None:
     folder = tmp_path / "out"
     if name.startswith("checkpoint"):
         with pytest.raises(KeyboardInterrupt):
@@ -294,7 +299,7 @@ def test_a_damaged_folder_names_the_file_and_restart_replaces_only_own_files(
         compare(folder, **SHORT)
     (folder / "report.html").write_text("kept")
     (folder / f".{name}.{'0' * 16}").touch()
-    damage(folder / name)
+    DAMAGES[damage](folder / name)
     if (folder / name).exists():
         with pytest.raises(SutureError, match=rf"{name}.*restart"):
             compare(folder, **SHORT)

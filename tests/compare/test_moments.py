@@ -123,7 +123,7 @@ def test_a_cell_whose_map_is_not_found_is_missing_with_the_reason_also_after_res
 
     monkeypatch.setattr(moments, "direct_match", picky)
     kept: list[suture.Comparison] = []
-    options: dict[str, Any] = {"tlm": tiny.RECIPE, "indices": (), "device": "cpu"}
+    options: dict[str, Any] = {"tlm": tiny.RECIPE, "indices": (), "ood": None, "device": "cpu"}
     whole = suture.compare(tiny.network(), None, *tiny.data(), on_stage=kept.append, **options)
     resumed = suture.compare(tiny.network(), None, *tiny.data(), previous=kept[0], **options)
     for result in (whole, resumed):

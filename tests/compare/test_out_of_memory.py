@@ -26,7 +26,8 @@ from tests.support.interruptions import assert_same_numbers
 from tests.support.kept_runs import compare
 
 BRIEF: dict[str, Any] = {"ood": None, "methods": [], "indices": ["cka"]}
-FEWER: dict[str, Any] = {"ood": ["tail_energy", "mahalanobis"], "methods": ["dm"], "target_sites": ["block2"]}
+PLAIN: dict[str, Any] = {"ood": None, "methods": ["dm"], "target_sites": ["block2"]}
+FEWER = PLAIN | {"ood": ["tail_energy", "mahalanobis"]}
 MOST = 5
 """Examples that fit; looking at a network takes 4."""
 OUTSIDE = tiny.images(40, seed=3) * 3 - 1
@@ -61,9 +62,14 @@ def run(**changes: Any) -> suture.Comparison:
     return suture.compare(tiny.network(), tiny.other(), *tiny.data(), **given)
 
 
+def run_for(stage: str) -> suture.Comparison:
+    """Compare with every detector, with two that need no training, or without any, as a stage needs."""
+    return run(**{"front": {}, "fitter": FEWER, "scores": FEWER}.get(stage, PLAIN))
+
+
 @cache
-def run_in_plenty(whole: bool) -> suture.Comparison:
-    return run(**({} if whole else FEWER))
+def run_in_plenty(like: str) -> suture.Comparison:
+    return run_for(like)
 
 
 def assert_same(cut: suture.Comparison, plain: suture.Comparison) -> None:
@@ -89,9 +95,9 @@ STAGES = {
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_stage_halves_and_goes_on(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
-    plain = run_in_plenty(stage == "front")
+    plain = run_in_plenty({"front": "front", "fitter": "scores", "scores": "scores"}.get(stage, "sums"))
     failed = limit(monkeypatch, *STAGES[stage])
-    cut = run(**({} if stage == "front" else FEWER))
+    cut = run_for(stage)
     assert failed
     assert_same(cut, plain)
     new = [n for n in cut.meta["notes"] if n not in plain.meta["notes"]]

@@ -42,7 +42,7 @@ def pair(request):
         "vectors": ("mlp", ["1", "3"], vectors(sum(SIZES)), 3)}[request.param]
     network, _ = NETWORKS[name]()
     data = labelled(x, classes)
-    result = suture.compare(network, data=data, sites=sites, tlm=RECIPE, device="cpu", indices=())
+    result = suture.compare(network, data=data, sites=sites, tlm=RECIPE, device="cpu", indices=(), ood=None)
     return network.eval(), data, result
 
 
@@ -278,7 +278,8 @@ def test_a_class_that_is_switched_off_adds_nothing_to_kl():
 
 def test_without_labels_there_is_kl_but_no_cross_entropy():
     network, x = NETWORKS["mlp"]()[0], vectors(30)
-    result = suture.compare(network, data=[x], methods=["dm"], sites=["1", "3"], indices=(), device="cpu")
+    result = suture.compare(network, data=[x], methods=["dm"], sites=["1", "3"], indices=(), ood=None,
+                            device="cpu")
     reasons = result.table.set_index("measure")["reason"]
     assert set(reasons["dm.ce_gap"]) == {"the test data have no labels"}
     assert set(reasons[["dm.kl", "dm.r2", "dm.residual_batches"]]) == {""}
@@ -288,7 +289,7 @@ def test_without_labels_there_is_kl_but_no_cross_entropy():
 def test_a_single_batch_has_a_mean_over_batches_but_no_interval():
     network, x = NETWORKS["mlp"]()[0], vectors(30)
     result = suture.compare(network, data=(x, torch.arange(30) % 3), methods=["dm"], sites=["1", "3"],
-                            indices=(), device="cpu")
+                            indices=(), ood=None, device="cpu")
     assert result.matrix("dm.residual_batches").equals(result.matrix("dm.residual"))
     assert result.matrix("dm.residual_batches", "low").isna().all(axis=None)
     assert (result.matrix("dm.residual_batches", "n") == 1).all(axis=None)

@@ -117,7 +117,7 @@ def test_a_folded_comparison_equals_an_unfolded_one_also_at_a_convolution(
         network = seeded(Normed)
         network.batch_bn = torch.nn.Identity()  # statistics of the batch would be refused
         return suture.compare(network, None, (images(), labels()),
-                              sites=["plain", "boxed", "twice_bn#1"], methods=["dm"], device="cpu")
+                              sites=["plain", "boxed", "twice_bn#1"], methods=["dm"], ood=None, device="cpu")
 
     got = run()
     monkeypatch.setattr(prepared_networks, "fold_batch_norms", lambda *args: 0)

@@ -45,7 +45,7 @@ def test_it_is_the_front_the_layer_and_the_tail(options: dict[str, Any]) -> None
 
 def test_the_layer_is_the_one_that_compare_fits() -> None:
     recipe = TaskRecipe(epochs=2, batch_size=16)
-    whole = suture.compare(network(), other(), FIT, tlm=recipe, device="cpu", indices=())
+    whole = suture.compare(network(), other(), FIT, tlm=recipe, ood=None, device="cpu", indices=())
     for method in ("dm", "tlm"):
         layer = stitched(method=method, tlm=recipe).layer
         np.testing.assert_allclose(layer.weight.detach(), whole.arrays[f"{method}.weight/0/1"],

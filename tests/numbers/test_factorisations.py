@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,12 +193,14 @@ FORBIDDEN = {"svd", "pinverse", "matrix_exp", "cholesky", "lstsq", "lobpcg", "pc
 
 def test_only_one_file_calls_factorisations():
     root, found = Path(suture.__file__).parent, []
+    words = re.compile("|".join(["linalg", *FORBIDDEN]))
     for path in root.rglob("*.py"):
-        if path.name == "factorisations.py":
+        text = path.read_text()
+        if path.name == "factorisations.py" or not words.search(text):
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Attribute):
-                of = ast.unparse(node.value)
+                of = getattr(node.value, "attr", getattr(node.value, "id", ""))
                 bare = (of.endswith("linalg") and node.attr not in NORMS) or node.attr in FORBIDDEN
             else:
                 names = [a.name for a in node.names] if isinstance(node, ast.ImportFrom | ast.Import) else []

@@ -36,10 +36,24 @@ def digits() -> tuple[nn.Module, zoo.ImageSet, zoo.ImageSet]:
     return network, train, test
 
 
+class Small(nn.Module):
+    """(N, 1, 8, 8) -> three blocks, two of which have the names of `SITES` -> logits (N, 10)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = nn.Sequential(tiny.Block(1, 4))
+        self.layer2 = nn.Sequential(tiny.Block(4, 5, 2), tiny.Block(5, 5))
+        self.head = nn.Linear(5, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.layer2(self.layer1(x)).mean((2, 3)))
+        return logits
+
+
 def few(digits: Any) -> tuple[nn.Module, zoo.ImageSet, zoo.ImageSet]:
-    """The network, with few examples where these are enough."""
-    network, train, test = digits
-    return network, train.subset(60), test.subset(40)
+    """A small network, with few examples, where these are enough."""
+    _, train, test = digits
+    return tiny.seeded(Small), train.subset(60), test.subset(40)
 
 
 SMALL = OOD(FREE, auxiliary=tiny.images(60, 1, seed=8), unseen=tiny.images(30, 1, seed=9), range_examples=10)
@@ -373,7 +387,7 @@ def test_features_are_kept_of_the_first_examples_only() -> None:
 # -- a ReLU behind the layer ---------------------------------------------------------------------------------
 
 def test_a_relu_ends_the_stitching_layer(digits: Any, tmp_path: Any) -> None:
-    network, train, test = few(digits)
+    network, train, test = digits
     found = suture.compare(network, None, train, test, sites=SITES, tlm=RECIPE, indices=(), relu=True,
                            ood=OOD((), range_examples=10))
     x = stitched(digits, found, "dm", 0, 1, test.inputs).relu()

@@ -27,6 +27,7 @@ from tests.support.sequences import TEXTS, collated, texts, two
 
 CPU = torch.device("cpu")
 FAST = EnergyRecipe(epochs=2, tune_epochs=2, batch_size=8, lr=1e-2)
+BRIEF = dataclasses.replace(FAST, epochs=1, tune_epochs=1)
 MAP, TOKENS, VECTOR = Shape(Kind.MAP, 3, (4, 4)), Shape(Kind.TOKENS, 6, (5,)), Shape(Kind.VECTOR, 7)
 
 
@@ -68,7 +69,7 @@ def outside(n: int = 10, channels: int = 2) -> Tensor:
     return tiny.images(n, channels, seed=9) * 3 - 1
 
 
-def trained(recipe: EnergyRecipe = FAST, target: SitedNetwork | None = None, data: Any = None,
+def trained(recipe: EnergyRecipe = BRIEF, target: SitedNetwork | None = None, data: Any = None,
             auxiliary: Any = None, sites: Any = (0,), micro_batch: int = 64,
             progress: Any = None) -> dict[int, EnergyClassifier]:
     stream = batches() if data is None else data
@@ -144,7 +145,7 @@ def test_energy_is_minus_log_sum_exp_also_of_large_logits() -> None:
 # -- what training promises ----------------------------------------------------------------------------------
 
 def test_same_seed_same_detector_bit_for_bit_and_another_seed_another() -> None:
-    recipe = dataclasses.replace(FAST, crop=1, flip=True)
+    recipe = dataclasses.replace(BRIEF, crop=1, flip=True)
     first = prints(trained(recipe))
     torch.manual_seed(123)
     state = torch.get_rng_state()
@@ -160,13 +161,13 @@ def test_the_seed_decides_start_augmentation_and_auxiliary_order(monkeypatch: py
     with monkeypatch.context() as m:
         # of augmentation and order; starts have their own
         m.setattr(module, "derive_site_seed", lambda seed, site: 0)
-        still = prints(trained(FAST))
-    assert still != prints(trained(FAST))
+        still = prints(trained(BRIEF))
+    assert still != prints(trained(BRIEF))
 
 
 @pytest.mark.parametrize("others", [[0, 1], [1, 0, 1]])
 def test_a_detector_does_not_depend_on_other_sites(others: list[int]) -> None:
-    recipe = dataclasses.replace(FAST, crop=1)
+    recipe = dataclasses.replace(BRIEF, crop=1)
     alone = prints(trained(recipe, sites=[0])) | prints(trained(recipe, sites=[1]))
     assert prints(trained(recipe, sites=others)) == alone
     assert prints(trained(recipe, target=sited(["block2"]), sites=[0]))[0] == alone[1]
@@ -295,7 +296,7 @@ def test_no_auxiliary_example_passes_before_fine_tuning(monkeypatch: pytest.Monk
 
 def test_progress_counts_epochs() -> None:
     message: list[tuple[str, int, int | None]] = []
-    trained(progress=lambda *a: message.append(a))
+    trained(FAST, progress=lambda *a: message.append(a))
     assert message == [("energy detectors", k, 4) for k in (1, 2, 3, 4)]
 
 
@@ -617,7 +618,7 @@ def test_a_loss_that_is_not_finite_names_site_and_epoch(options: dict[str, Any],
 
 
 def test_auxiliary_inputs_that_are_not_finite() -> None:
-    refuse("site 'block1' became nan in epoch 3", lambda: trained(auxiliary=outside() * float("nan")))
+    refuse("site 'block1' became nan in epoch 3", lambda: trained(FAST, auxiliary=outside() * float("nan")))
 
 
 

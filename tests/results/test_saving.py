@@ -117,7 +117,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize("steps", range(9))
 def test_a_killed_writer_leaves_the_old_or_the_new(tmp_path, monkeypatch, steps, fresh):
-    old, new = comparison(seed=1), comparison(seed=2)
+    old, new = (comparison(2, 2, seed=seed) for seed in (1, 2))
     folder = tmp_path / "c"
     if not fresh:
         old.save(folder)

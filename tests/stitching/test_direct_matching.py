@@ -74,11 +74,14 @@ def test_ridge_is_chosen_as_a_loop_over_the_data_chooses_it():
 def test_rank_is_what_alternating_least_squares_finds(p, q, k):
     x, y = data(p, q)
     _, _, ac, bc = numbers(x, y)
-    right = np.random.default_rng(0).standard_normal((k, p))
+    right, before = np.random.default_rng(0).standard_normal((k, p)), np.inf
     for _ in range(3000):
         left = np.linalg.lstsq(ac @ right.T, bc, rcond=None)[0].T
         # For fixed left factors the best right factors regress the targets' coordinates in their span.
         right = np.linalg.lstsq(ac, bc @ np.linalg.pinv(left).T, rcond=None)[0].T
+        if np.abs(left @ right - before).max() < 1e-14:
+            break
+        before = left @ right
     m = matched(x, y, f"rank:{k}")
     close(m.weight, left @ right, 1e-6)
     assert np.linalg.matrix_rank(m.weight.numpy(), tol=1e-8) == k

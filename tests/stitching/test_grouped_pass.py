@@ -86,7 +86,8 @@ def test_the_result_says_that_memory_ran_out(monkeypatch: pytest.MonkeyPatch) ->
         return inner(self, index, x, done)
 
     def run() -> suture.Comparison:
-        return suture.compare(tiny.network(), None, *tiny.data(), tlm=tiny.RECIPE, indices=(), device="cpu")
+        return suture.compare(tiny.network(), None, *tiny.data(), tlm=tiny.RECIPE, indices=(), ood=None,
+                              device="cpu")
 
     plain = run()
     monkeypatch.setattr(SitedNetwork, "tail", tail)

@@ -158,7 +158,7 @@ def test_every_use_of_prefix_tokens_through_compare(prefix: Any) -> None:
     a, b = network("class token, 4x4"), network("class token, 4x4", 1)
     x = inputs_for(SHAPES["class token, 4x4"])
     result = suture.compare(a, b, (x, labels(b, "class token, 4x4", 0)), sites=["site"], indices=(),
-                            device="cpu",
+                            ood=None, device="cpu",
                             alignment=AlignmentRule(prefix=prefix), tlm=TaskRecipe(epochs=2, batch_size=60))
     assert np.isfinite(result.matrix("dm.residual").iloc[0, 0])
 

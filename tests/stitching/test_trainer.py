@@ -44,7 +44,7 @@ RECIPES = {
 @cache
 def trained_alone(name: str) -> dict[tuple[int, int], StitchingLayer]:
     """The layer of each cell, trained without any other, which no micro-batch changes."""
-    recipe = replace(RECIPES[name], epochs=6)
+    recipe = replace(RECIPES[name], epochs=4)
     return {c: Fit(recipe, [c]).layers[c] for c in product(range(2), repeat=2)}
 
 
@@ -52,7 +52,7 @@ def trained_alone(name: str) -> dict[tuple[int, int], StitchingLayer]:
 @pytest.mark.parametrize(("name", "micro"), [*((name, 7) for name in RECIPES), ("mixed", 40),
                                              ("mixed", 10_000)])
 def test_grouped_training_equals_training_alone(name: str, micro: int) -> None:
-    together = Fit(replace(RECIPES[name], epochs=6), micro=micro)
+    together = Fit(replace(RECIPES[name], epochs=4), micro=micro)
     assert set(together.cells) == set(trained_alone(name))
     for c in together.cells:
         assert_same(together.layers[c], trained_alone(name)[c])
