@@ -52,14 +52,15 @@ def main() -> int:
 
 @torch.no_grad()
 def count_products(network: nn.Module, images: Tensor, networks: int) -> float:
-    """Return the multiply-adds of the cross products of all pairs, as multiples of those of the forward passes.
+    """Return the multiply-adds of the cross products of all pairs over those of the forward passes.
 
     A product of two sites is made at the smaller of their grids.
     """
     with FlopCounterMode(display=False) as counter:
         network(images[:1])
     shapes = [info.shape for info in suture.find_sites(network, images[:2]) if info.site.path in SITES]
-    products = sum(a.width * b.width * min(math.prod(a.size), math.prod(b.size)) for a in shapes for b in shapes)
+    products = sum(a.width * b.width * min(math.prod(a.size), math.prod(b.size))
+                   for a in shapes for b in shapes)
     return products * math.comb(networks, 2) / (networks * counter.get_total_flops() / 2)
 
 

@@ -11,21 +11,32 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from scipy import stats
 
-from suture.studies.measure_tests.control_tests import ControlValues, check_control
-from suture.studies.measure_tests.function_tests import check_differences, check_function
-from suture.studies.measure_tests.group_tests import check_groups
-from suture.studies.measure_tests.layer_tests import BY_SOURCE, check_correspondence, check_depth, check_self
+from suture.studies.measure_tests import network_statistics
+from suture.studies.measure_tests.battery import function_tests, group_tests
+from suture.studies.measure_tests.battery.control_tests import ControlValues, check_control
+from suture.studies.measure_tests.battery.function_tests import check_differences, check_function
+from suture.studies.measure_tests.battery.group_tests import check_groups
+from suture.studies.measure_tests.battery.layer_tests import (
+    BY_SOURCE,
+    check_correspondence,
+    check_depth,
+    check_self,
+)
+from suture.studies.measure_tests.battery.specificity import check_specificity
 from suture.studies.measure_tests.population_cells import PopulationCells
-from suture.studies.measure_tests.specificity import check_specificity
+from suture.studies.network_study import inference
 
 LOW, HIGH, LEVEL = 0.03, 0.07, 0.05
+PERMUTATIONS = 199
 Draw = Callable[[np.random.Generator, float], float]
 
 
@@ -38,19 +49,16 @@ def make_cells(values: np.ndarray) -> PopulationCells:
 
 
 def draw_values(rng: np.random.Generator, n: int, depth: int) -> np.ndarray:
-    """Draw symmetric values with levels of networks and of the layers of each network."""
-    noise = rng.normal(size=(n, n, depth, depth))
-    levels, layers = rng.normal(size=n), rng.normal(size=(n, depth))
-    values = (noise + levels[:, None, None, None] + levels[None, :, None, None] + layers[:, None, :, None]
-              + layers[None, :, None, :])
-    return np.asarray((values + values.transpose(1, 0, 3, 2)) / 2)
+    """Draw values with levels of the layers of each network, as sources and as targets."""
+    rows, columns = rng.normal(size=(2, n, depth)) + rng.normal(size=(2, n, 1))
+    return np.asarray(rng.normal(size=(n, n, depth, depth)) + rows[:, None, :, None]
+                      + columns[None, :, None, :])
 
 
 def draw_population(rng: np.random.Generator, own: float, slope: float = 0.0, n: int = 5, depth: int = 4
                     ) -> PopulationCells:
     apart = np.abs(np.subtract.outer(np.arange(depth), np.arange(depth)))
-    made = make_cells(draw_values(rng, n, depth) + own * (apart == 0) - slope * apart)
-    return made
+    return make_cells(draw_values(rng, n, depth) + own * (apart == 0) - slope * apart)
 
 
 def without_comparisons(check: Callable[..., Any], cells: PopulationCells, *given: Any) -> Any:
@@ -73,8 +81,8 @@ def of_correspondence(rng: np.random.Generator, effect: float, by: str = "corres
     return float(without_comparisons(check_correspondence, draw_population(rng, effect), by).p)
 
 
-def of_depth(rng: np.random.Generator, effect: float) -> float:
-    return float(without_comparisons(check_depth, draw_population(rng, 0.0, effect))[0].p)
+def of_depth(rng: np.random.Generator, effect: float, number: int = 0) -> float:
+    return float(without_comparisons(check_depth, draw_population(rng, 0.0, effect))[number].p)
 
 
 def of_specificity(rng: np.random.Generator, effect: float) -> float:
@@ -107,7 +115,8 @@ def _with_layers(drawn: tuple[PopulationCells, np.ndarray]) -> tuple[PopulationC
 
 def of_differences(rng: np.random.Generator, effect: float) -> float:
     cells, function = draw_points(rng, 12, effect)
-    return check_differences(cells, "accuracy difference", np.abs(np.subtract.outer(function, function)), 0.5).p
+    apart = np.abs(np.subtract.outer(function, function))
+    return check_differences(cells, "accuracy difference", apart, 0.5).p
 
 
 def of_groups(rng: np.random.Generator, effect: float, number: int = 0) -> float:
@@ -143,27 +152,33 @@ class Setting:
 SETTINGS = (
     Setting("self", of_self, 1.5), Setting("correspondence", of_correspondence, 1.0),
     Setting("correspondence by source", partial(of_correspondence, by=BY_SOURCE), 1.0),
-    Setting("depth", of_depth, 0.5), Setting("specificity", of_specificity, 1.0),
+    Setting("depth", of_depth, 0.5), Setting("depth violations", partial(of_depth, number=1), 0.5),
+    Setting("specificity", of_specificity, 1.0),
     Setting("function", of_function, 1.0), Setting("function (Kendall)", partial(of_function, number=1), 1.0),
     Setting("function, 5 networks", partial(of_function, n=5), 1.0),
     Setting("function, the published p", of_published_function, 1.0, exact=False),
     Setting("accuracy difference", of_differences, 1.0), Setting("groups", of_groups, 2.0),
-    Setting("groups (precision)", partial(of_groups, number=1), 2.0), Setting("controls", of_controls, 1.5),
+    Setting("groups (precision)", partial(of_groups, number=1), 2.0),
+    Setting("controls", of_controls, 1.5),
     Setting("controls, one target", partial(of_controls, targets=(0,)), 1.5))
 
 
 def measure(setting: Setting, draws: int) -> tuple[float, float, bool]:
     """Return the rate of p <= 0.05 without and with the effect, and if the first is 3 to 7 %."""
     rates = []
-    for effect in (0.0, setting.effect):
-        rng = np.random.default_rng(len(setting.name))
-        rates.append(sum(setting.draw(rng, effect) <= LEVEL for _ in range(draws)) / draws)
+    with ExitStack() as patches:
+        for module in (network_statistics, function_tests, group_tests, inference):
+            patches.enter_context(mock.patch.object(module, "DRAWS", PERMUTATIONS))
+        for effect in (0.0, setting.effect):
+            rng = np.random.default_rng(len(setting.name))
+            rates.append(sum(setting.draw(rng, effect) <= LEVEL for _ in range(draws)) / draws)
     interval = stats.binomtest(round(rates[0] * draws), draws).proportion_ci()
     return rates[0], rates[1], bool(interval.low <= HIGH and interval.high >= LOW)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--only", default="")
     given = parser.parse_args()
@@ -171,7 +186,7 @@ def main() -> None:
     for setting in SETTINGS:
         if given.only in setting.name:
             rate, power, holds = measure(setting, given.draws)
-            print(f"| {setting.name} | {rate:.1%} | {power:.0%} |", flush=True)
+            print(f"| {setting.name} | {rate:.1%} | {power:.0%} |", flush=True)  # noqa: T201
             if setting.exact and not holds:
                 failed.append(setting.name)
     if failed:

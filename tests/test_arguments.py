@@ -17,6 +17,7 @@ from suture import SutureError, indices, sources, testing, zoo
 from suture.data import ImagePreprocessing, TextPreprocessing
 from suture.networks import Recipe
 from suture.results import write_report
+from suture.studies import ProbeRecipe
 from tests.support.comparisons import one_cell
 from tests.support.tiny import seeded
 
@@ -72,6 +73,7 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "TaskRecipe": (suture.TaskRecipe, {}),
     "EnergyRecipe": (suture.EnergyRecipe, {}),
     "Recipe": (Recipe, {}),
+    "ProbeRecipe": (ProbeRecipe, {}),
     "OOD": (suture.OOD, {}),
     "Thresholds": (suture.Thresholds, {}),
     "Family.parse": (suture.Family.parse, {"text": "full"}),

@@ -86,6 +86,16 @@ def wait_for(ended: Callable[[], bool], seconds: float = 60.0) -> None:
         time.sleep(0.01)
 
 
+def wait_for_workers(workers: Sequence[int], whom: str) -> None:
+    """Wait until all workers have ended; the error says which have not, after whose death."""
+    try:
+        wait_for(lambda: not any(map(is_alive, workers)))
+    except AssertionError:
+        left = {w: (Path(f"/proc/{w}/cmdline").read_bytes(), Path(f"/proc/{w}/stat").read_text()[:60],
+                    Path(f"/proc/{w}/wchan").read_text()) for w in workers if is_alive(w)}
+        raise AssertionError(f"after the death of {whom}: {left}") from None
+
+
 def kill(driver: int, whom: str, drawn: random.Random) -> list[int]:
     """Kill the driver, one of its workers, or both; return the workers that there were."""
     workers = find_workers(driver)
@@ -124,7 +134,7 @@ def kill_until_done(folder: Path, engine: str, waits: Callable[[], float], most:
                 kills += 1
                 status = os.waitpid(driver, 0)[1]
                 assert status == (0 if whom == "worker" else signal.SIGKILL)
-                wait_for(lambda: not any(map(is_alive, workers)))  # noqa: B023
+                wait_for_workers(workers, whom)
         else:
             status = os.waitpid(driver, 0)[1]
         now = read_records(folder)

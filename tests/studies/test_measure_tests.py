@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,18 +21,18 @@ from suture import SutureError, indices
 from suture.results import Comparison
 from suture.results.measured import COLUMNS
 from suture.studies import TestOutcome, Validation, tabulate_outcomes
-from suture.studies.measure_tests import (
+from suture.studies.measure_tests import network_statistics
+from suture.studies.measure_tests.battery import (
     control_tests,
     function_tests,
     group_tests,
     layer_tests,
-    network_statistics,
     specificity,
 )
-from suture.studies.measure_tests.control_tests import ControlValues
+from suture.studies.measure_tests.battery.control_tests import ControlValues
+from suture.studies.measure_tests.battery.rank_correlations import correlate_ranks, separate_pairs
 from suture.studies.measure_tests.population_cells import PopulationCells, collect_cells, find_layers
 from suture.studies.measure_tests.population_outputs import PopulationOutputs, measure_divergence
-from suture.studies.measure_tests.rank_correlations import correlate_ranks, separate_pairs
 from suture.studies.network_study.compared_networks import ComparedNetworks
 
 
@@ -236,6 +239,9 @@ def test_depth_against_scipy_and_loops() -> None:
               for k, t, near, far in itertools.product(range(4), repeat=4)
               if t < near < far or far < near < t]
     assert order.effect == pytest.approx(np.mean(broken))
+    for named in ([0, 1, 2, 3], [3, 2, 1, 0]):  # a mirrored order is the same
+        shares = layer_tests._count_orders(cells.own, np.tile(named, (1, 4, 1)))
+        assert shares == pytest.approx([order.effect])
     assert layer_tests.check_depth(draw(5, 5, 0, slope=3.0))[0].passed
 
 
@@ -416,3 +422,22 @@ def test_one_direction_stands_for_the_other_only_where_it_is_the_same(name: str,
     study = of_comparisons({("a", "b"): compare("a", "b", {name: values})})
     found = collect_cells(study, name, find_layers(study)).similarity[1, 0]
     assert np.array_equal(found, values.T) if filled else np.isnan(found).all()
+
+
+def load_rates() -> Any:
+    place = Path(__file__).parents[2] / "checks" / "measure_null_rates.py"
+    spec = importlib.util.spec_from_file_location("measure_null_rates", place)
+    assert spec is not None
+    assert spec.loader is not None
+    made = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+@pytest.mark.slow
+def test_what_is_not_there_is_found_in_3_to_7_percent() -> None:
+    rates = load_rates()
+    for setting in rates.SETTINGS:
+        rate, power, holds = rates.measure(setting, 300)
+        assert holds or not setting.exact, (setting.name, rate)
+        assert power > rate, setting.name

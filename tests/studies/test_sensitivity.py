@@ -53,11 +53,15 @@ def measured(basis: str) -> Sensitivity:
                               basis=basis, batch_size=9, **HOW)
 
 
-def cut_images(x: Tensor, site: str, rank: int, basis: str, fit: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut and whole representations of images in batches of nine."""
-    network = tiny.network()
-    known = find_components(list_rows(suture.capture(network, fit, [site])[site]))
-    whole = [suture.capture(network, b, [site])[site] for b in x.split(9)]
+@cache
+def represent(part: int) -> dict[str, Tensor]:
+    return suture.capture(tiny.network(), tiny.data()[part][0], ["block1", "block2"])
+
+
+def cut_images(part: int, site: str, rank: int, basis: str) -> tuple[Tensor, Tensor]:
+    """Cut and whole representations of the fitting data (0) or the test data (1), in batches of nine."""
+    known = find_components(list_rows(represent(0)[site]))
+    whole = represent(part)[site].split(9)
     parts = [cut(w, rank, *(known if basis == "data" else find_components(list_rows(w)))) for w in whole]
     return torch.cat(parts), torch.cat(whole).double()
 
@@ -65,8 +69,8 @@ def cut_images(x: Tensor, site: str, rank: int, basis: str, fit: Tensor) -> tupl
 @pytest.mark.parametrize("basis", ["data", "batch"])
 @pytest.mark.parametrize(("site", "rank"), [("block1", 3), ("block1", 1), ("block2", 3), ("block2", 1)])
 def test_indices_are_those_of_the_cut_rows(site: str, rank: int, basis: str) -> None:
-    images, labels = tiny.data()[0]
-    x, y = cut_images(images, site, rank, basis, images)
+    labels = tiny.data()[0][1]
+    x, y = cut_images(0, site, rank, basis)
     got = take(measured(basis), "a", site, rank)
     rows, whole = (t.flatten(2).transpose(1, 2) for t in (x, y))
     wanted = of_blocks([MomentBlock.of(rows[k::5].flatten(0, 1), whole[k::5].flatten(0, 1), units=False)
@@ -86,13 +90,13 @@ def test_indices_are_those_of_the_cut_rows(site: str, rank: int, basis: str) -> 
 
 @pytest.mark.parametrize("basis", ["data", "batch"])
 def test_direct_matching_is_fitted_by_least_squares_and_evaluated_on_cut_rows(basis: str) -> None:
-    (images, _), (new, labels) = tiny.data()
+    labels = tiny.data()[1][1]
     network, got = tiny.network().eval(), measured(basis)
     for rank in (4, 3, 1):
-        x, y = cut_images(images, "block2", rank, basis, images)
+        x, y = cut_images(0, "block2", rank, basis)
         design = np.column_stack([list_rows(x), np.ones(len(list_rows(x)))])
         weight = np.linalg.lstsq(design, list_rows(y), rcond=1e-6)[0]
-        x, y = cut_images(new, "block2", rank, basis, images)
+        x, y = cut_images(1, "block2", rank, basis)
         stitched = (np.column_stack([list_rows(x), np.ones(len(list_rows(x)))]) @ weight).reshape(12, 16, 4)
         logits = network.head(torch.from_numpy(stitched.mean(1)).float())
         row = take(got, "a", "block2", rank)["value"]
@@ -128,8 +132,8 @@ def test_task_loss_matching_trains_on_cut_representations() -> None:
     for basis in ("data", "batch"):
         found = suture.sensitivity({"a": network}, (images, labels), test, sites=["block2"], methods=["tlm"],
                                    indices=(), tlm=recipe, basis=basis, batch_size=24, **HOW)
-        x = cut(suture.capture(network, images, ["block2"])["block2"], 1,
-                *find_components(list_rows(suture.capture(network, images, ["block2"])["block2"]))).float()
+        known = find_components(list_rows(represent(0)["block2"]))
+        x = cut(represent(0)["block2"], 1, *known).float()
         layer = nn.Conv2d(4, 4, 1)
         with torch.no_grad():
             layer.weight.copy_(torch.eye(4)[:, :, None, None])
@@ -137,14 +141,14 @@ def test_task_loss_matching_trains_on_cut_representations() -> None:
         optimizer = torch.optim.SGD(layer.parameters(), 0.5, momentum=0.9, nesterov=True)
         nn.functional.cross_entropy(network.head(layer(x).mean((2, 3))), labels).backward()
         optimizer.step()
-        new = suture.capture(network, test[0], ["block2"])["block2"]
-        known = find_components(list_rows(suture.capture(network, images, ["block2"])["block2"]))
+        new = represent(1)["block2"]
         known = known if basis == "data" else find_components(list_rows(new))
         stitched = layer(cut(new, 1, *known).float())
         row = take(found, "a", "block2", 1)["value"]
         error = (stitched - new).square().sum() / new.square().sum()
         assert row["tlm.residual"] == pytest.approx(float(error.detach()), rel=1e-3)
         assert not any(name.startswith("dm.") for name in row.index)
+        assert take(found, "a", "block2", 1).loc["tlm.residual", "mark"].startswith("one epoch")
 
 
 def test_padding_tokens_are_in_no_moment() -> None:
@@ -198,6 +202,9 @@ def test_the_distances_between_seeds_are_quantiles_over_pairs_without_marked_cel
     assert two["median"] == 0.8
     assert math.isnan(two["far"])
     assert "2 networks" in two["reason"]
+    assert "of this name" in tabulate_spread(of_pairs(values), ["l7"], ["cka"]).iloc[0]["reason"]
+    assert "without a mark" in tabulate_spread(of_pairs({("a", "b"): math.nan}), ["l0"],
+                                               ["cka"]).iloc[0]["reason"]
     assert "one network" in tabulate_spread(None, ["l0"], ["cka"]).iloc[0]["reason"]
 
 
@@ -216,6 +223,10 @@ def test_the_smallest_deletion_that_is_noticed(measure: str, sign: int) -> None:
     assert math.isnan(found.loc[("a", "95 %"), "rank"])
     assert found.loc[("a", "95 %"), "noticed"] == False  # noqa: E712
     assert found.loc[("b", "95 %"), ["rank", "noticed"]].tolist() == [1, True]
+    near = tabulate_detection(make_curves(values, measure), make_probes(PROBES),
+                              spread.assign(median=1.0 if sign > 0 else 0.0))
+    assert near.iloc[0]["noticed"] is None
+    assert "whole representation" in near.iloc[0]["reason"]
     still = {"a": {r: (c, 1.0) for r, (c, _) in PROBES["a"].items()}, "b": PROBES["b"]}
     kept = tabulate_detection(make_curves(values, measure), make_probes(still), spread)
     assert kept.iloc[0]["noticed"] is None
@@ -275,6 +286,7 @@ def test_outcomes_have_the_network_as_their_unit() -> None:
     assert (rho.p, rho.passed) == (1 / 32, True)
     assert (rho.low, rho.high) == pytest.approx(np.clip(stats.t.interval(
         0.95, 4, each.mean(), each.sem()), -1, 1))
+    assert 0 < share.low < share.effect < share.high < 1
     two = list_outcomes(tabulate_detection(curves[curves.network < "c"], probes, spread),
                         tabulate_correlations(curves[curves.network < "c"], probes))[2]
     assert math.isnan(two.low)
@@ -349,6 +361,23 @@ def test_seeds_are_compared_at_corresponding_layers() -> None:
         found.plot(["cca"])
 
 
+class Augmented(torch.utils.data.Dataset[Any]):
+    """Examples that are other ones each time."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, k: int) -> tuple[Tensor, int]:
+        return torch.rand(2, 8, 8), k % 3
+
+
+def test_examples_that_change_are_noted() -> None:
+    loader = torch.utils.data.DataLoader(Augmented(), batch_size=6)
+    found = suture.sensitivity({"a": tiny.network()}, loader, tiny.data()[1], sites=["block2"],
+                               indices=["cka"], methods=(), **HOW)
+    assert "come otherwise" in found.notes[0]
+
+
 def test_a_given_study_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     from suture.studies.sensitivity_test import call
 
@@ -382,8 +411,10 @@ def test_a_folder_keeps_curves_and_comparisons(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(("options", "named"), [
-    ({"ranks": [9]}, "4, got 9"), ({"methods": ["mlt"]}, "mlt"), ({"methods": "dm"}, "methods"),
-    ({"indices": ["ckaa"]}, "ckaa"), ({"token_rate": 0.5}, "token_rate"), ({"networks": {}}, "network"),
+    ({"ranks": [9]}, "4, got 9"), ({"ranks": np.arange(3)}, "0"),
+    ({"methods": ["mlt"]}, "mlt"), ({"methods": 5}, "methods"),
+    ({"indices": ["ckaa"]}, "ckaa"), ({"token_rate": 0.5}, "token_rate"),
+    ({"methods": ["tlm"], "tlm": TaskRecipe(seeds=2)}, "seeds=2"), ({"networks": {}}, "network"),
     ({"data": tiny.images()}, "labels"), ({"basis": "all"}, "basis"),
     ({"study": of_pairs({("a", "b"): 0.5}), "folder": "x"}, "both"), ({"sites": ["block9"]}, "block9")])
 def test_bad_input_is_one_line(options: dict[str, Any], named: str) -> None:

@@ -13,7 +13,7 @@ from suture.cli.entry_point import clean, console
 from suture.cli.options import command, list_parameters
 from suture.studies import StudyFile, ValidateOptions, Validation, validate_file
 
-_TESTS = ("measures", "by", "controls", "control_targets")
+_TESTS = ("measures", "by", "controls", "control_targets", "sensitivity")
 _SIGNS = {True: "passed", False: "failed", None: ""}
 
 

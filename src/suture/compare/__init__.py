@@ -13,6 +13,7 @@ from suture.compare.fitting.prepared_networks import PreparedNetworks as Prepare
 from suture.compare.fitting.shards import Shard as Shard
 from suture.compare.fitting.single_layer import StitchOptions as StitchOptions
 from suture.compare.fitting.single_layer import stitch as stitch
+from suture.compare.given_names import choose_methods as choose_methods
 from suture.compare.kept_run import hold_folder as hold_folder
 from suture.compare.key import collect_versions as collect_versions
 from suture.compare.key import describe_preparation as describe_preparation

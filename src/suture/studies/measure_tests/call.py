@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from suture._base import Progress, get_time, listen_to_signals, takes
+from suture._base import Progress, SutureError, get_time, listen_to_signals, takes
 from suture.numbers import Floats
-from suture.studies.measure_tests import function_tests, group_tests, layer_tests, specificity
+from suture.studies.measure_tests.battery import function_tests, group_tests, layer_tests, specificity
+from suture.studies.measure_tests.battery.control_tests import check_control, find_mistaken_direction
 from suture.studies.measure_tests.control_studies import ControlStudy, read_control, run_controls
-from suture.studies.measure_tests.control_tests import check_control, find_mistaken_direction
 from suture.studies.measure_tests.measures import ChosenMeasures, choose_measures
 from suture.studies.measure_tests.network_statistics import attenuate, find_correlation_power
 from suture.studies.measure_tests.options import ValidateOptions
@@ -34,6 +34,8 @@ from suture.studies.measure_tests.validation import Validation
 from suture.studies.network_study.call import arrange, explain_interruption, run_study
 from suture.studies.network_study.compared_networks import ComparedNetworks, find_words
 from suture.studies.network_study.options import StudyOptions
+from suture.studies.network_study.result import Study
+from suture.studies.sensitivity_test.call import SensitivityOptions, sensitivity
 
 _STAGE = "testing measures"
 DIRECTION = "direction"
@@ -84,9 +86,25 @@ def run_validation(given: ValidateOptions) -> Validation:
                            {"created": get_time(), "settings": given.as_key(), "seed": given.seed,
                             "versions": study.meta.get("versions"),
                             "notes": list(study.meta.get("notes", ()))})
+    if given.sensitivity:
+        made = _add_sensitivity(made, given, chosen, study)
     if given.folder is not None:
         made.save(given.folder)
     return made
+
+
+def _add_sensitivity(made: Validation, given: ValidateOptions, chosen: ChosenMeasures,
+                     study: ComparedNetworks) -> Validation:
+    """Add what the measures say of representations that are cut to their principal components."""
+    if not isinstance(study, Study) or study is given.networks:
+        return made.add((), ["No test of sensitivity: it needs the networks and their data."])
+    shared = {f.name for f in fields(SensitivityOptions)} & {f.name for f in fields(StudyOptions)}
+    kept = {name: getattr(given, name) for name in shared - {"folder", "indices", "methods"}}
+    try:
+        found = sensitivity(**kept, indices=chosen.indices, methods=chosen.methods, study=study)
+    except SutureError as error:
+        return made.add((), [f"No test of sensitivity: {error}."])
+    return made.add((o for o in found.outcomes if o.measure in chosen.names), found.notes)
 
 
 def make_study_options(given: ValidateOptions, chosen: ChosenMeasures) -> StudyOptions:

@@ -22,7 +22,7 @@ from suture.studies.controls import (
     pure_noise,
     random_weights,
 )
-from suture.studies.measure_tests.control_tests import ControlValues
+from suture.studies.measure_tests.battery.control_tests import ControlValues
 from suture.studies.measure_tests.measures import CellMeasure, MeasuredCell, to_common
 from suture.studies.measure_tests.options import ValidateOptions
 from suture.studies.measure_tests.population_cells import PopulationCells
@@ -53,7 +53,7 @@ class NoiseSites(nn.Module):
     @property
     def sites(self) -> list[str]:
         """Names of its sites, in order."""
-        return [f"sources.{k}.{source.site}" for k, source in enumerate(self.sources)]  # type: ignore[operator]
+        return [f"sources.{k}.{source.site}" for k, source in enumerate(self.sources)]
 
 
 
@@ -152,8 +152,8 @@ def read_control(control: ControlStudy, cells: PopulationCells, own: CellMeasure
                 if own is not None:
                     value = own.compute(MeasuredCell(made, source, target, s, site))
                 else:
-                    value = float(made.matrix(cells.measure).iloc[k, k])
-                    value = math.nan if made.marks(cells.measure).iloc[k, k] else value
+                    value = float(made.matrix(cells.measure).to_numpy()[k, k])
+                    value = math.nan if made.marks(cells.measure).to_numpy()[k, k] else value
                 found[cells.networks.index(name), t, k] = to_common(cells.measure, value)
     reason = control.reason or ("" if study is None else next(iter(study.failures.values()), ""))
     return ControlValues(control.kind, found, targets, reason)

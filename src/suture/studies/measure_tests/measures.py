@@ -38,7 +38,9 @@ class MeasuredCell:
 
     def value(self, measure: str) -> float:
         """Return what a measure of the comparison says of the cell; nan if it is missing."""
-        return float(self.comparison.matrix(measure).loc[self.source_site, self.target_site])
+        place = (self.comparison.sources.index(self.source_site),
+                 self.comparison.targets.index(self.target_site))
+        return float(self.comparison.matrix(measure).to_numpy()[place])
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def of_cell(function: Callable[[MeasuredCell], Any], name: str | None = None, *,
     Raises:
         SutureError: a name that another measure has.
     """
-    called = name or getattr(function, "__name__", "")
+    called = str(name or getattr(function, "__name__", ""))
     expect(called.isidentifier() and called not in INDICES, "a name of letters that no index has",
            repr(called), "write name='my_measure'")
     return CellMeasure(function, register_measure(make_measure(

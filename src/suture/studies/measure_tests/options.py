@@ -11,7 +11,7 @@ from typing_extensions import Doc
 from suture._base import Count, expect, keep_parts, make_unknown_error, options
 from suture.compare import Settings
 from suture.ood import OOD
-from suture.studies.measure_tests.control_tests import CONTROLS
+from suture.studies.measure_tests.battery.control_tests import CONTROLS
 from suture.studies.network_study.options import StudyOptions
 
 _BY_MEASURES = ("methods", "indices", "pairs")
@@ -49,6 +49,9 @@ class ValidateOptions(StudyOptions):
         f"Negative controls: {', '.join(CONTROLS)}. ``()``: none.")] = tuple(CONTROLS)
     control_targets: Annotated[Count, Doc(
         "Number of networks that each control is compared with.")] = 2
+    sensitivity: Annotated[bool, Doc(
+        "Also cut representations to their first principal components (`suture.sensitivity`), which takes a "
+        "pass with probes for each network.")] = False
     ood: Annotated[OOD | Iterable[str] | str | None, PlainValidator(keep_parts), Doc(
         "As in `suture.compare`, for marks that rest on natural ranges. None: none.")] = Field(
         default=None, kw_only=True)

@@ -63,8 +63,8 @@ def add_shortcut(images: ImageSet, share: float, seed: int) -> ImageSet:
     n, _, height, width = images.inputs.shape
     most = height * width
     expect(images.classes <= most, f"at most {most} classes for a shortcut", images.classes)
-    told = torch.rand(n, generator=generator) < share
-    named = torch.where(told, images.labels, torch.randint(images.classes, (n,), generator=generator))
+    shown = torch.rand(n, generator=generator) < share
+    named = torch.where(shown, images.labels, torch.randint(images.classes, (n,), generator=generator))
     inputs = images.inputs.clone().flatten(2)
     inputs[:, :, :images.classes] = 0
     inputs[torch.arange(n), :, named] = 1

@@ -13,7 +13,7 @@ import numpy as np
 
 from suture._base import FilePath, SutureError, checked, expect, make_unknown_error, replace_file
 from suture.results import adjust_holm, format_people_csv, require_matplotlib
-from suture.studies.measure_tests.control_tests import CONTROLS
+from suture.studies.measure_tests.battery.control_tests import CONTROLS
 from suture.studies.measure_tests.network_statistics import ENOUGH_POWER, LEVEL
 from suture.studies.measure_tests.record import TestOutcome, tabulate_outcomes
 
@@ -76,7 +76,7 @@ class Validation:
     def table(self) -> pd.DataFrame:
         """One row for each test and measure: fields of `TestOutcome`, and `p_holm` over the measures."""
         table = tabulate_outcomes(self.outcomes)
-        table.insert(table.columns.get_loc("p") + 1, "p_holm", _adjust(self.outcomes))  # type: ignore[arg-type]
+        table.insert(list(table.columns).index("p") + 1, "p_holm", _adjust(self.outcomes))
         return table
 
     @checked

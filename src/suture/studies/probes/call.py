@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import InstanceOf, SkipValidation
+from pydantic import InstanceOf, PlainValidator, SkipValidation
 from torch import Tensor
 from typing_extensions import Doc
 
@@ -13,7 +13,7 @@ from suture._base import Count, Progress, SutureError, expect, options, takes
 from suture.compare import CompareOptions, Setup, set_up
 from suture.networks import Network, SiteSpec
 from suture.numbers import Bools
-from suture.studies.probes.principal_components import Basis, choose_ranks
+from suture.studies.probes.principal_components import Basis, choose_ranks, read_ranks
 from suture.studies.probes.recipe import ProbeRecipe
 from suture.studies.probes.result import COLUMNS, Probes, tabulate_site
 from suture.studies.probes.site_pass import Ranks, SiteExamples, SitePass, check_features
@@ -39,7 +39,7 @@ class ProbeOptions:
     data: Annotated[Any, Doc("Labelled examples that the probes are trained on, as for `suture.compare`.")]
     test: Annotated[Any, Doc("Labelled examples for their accuracy. None: `data` again, with a note.")] = None
     sites: Annotated[SiteSpec, Doc("Sites, as for `suture.compare`. None: the repeated blocks.")] = None
-    ranks: Annotated[Any, SkipValidation, Doc(
+    ranks: Annotated[Any, PlainValidator(read_ranks), Doc(
         'Ranks that the representations are cut to: numbers, or "graded" up to the width of each site. The '
         "whole width is always probed. None: the whole width alone.")] = None
     recipe: Annotated[InstanceOf[ProbeRecipe], Doc(

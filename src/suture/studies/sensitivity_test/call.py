@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import InstanceOf, PlainValidator, SkipValidation
+from pydantic import InstanceOf, PlainValidator
 from typing_extensions import Doc
 
 from suture._base import (
@@ -20,16 +20,15 @@ from suture._base import (
     options,
     takes,
 )
-from suture.compare import FitSettings
+from suture.compare import FitSettings, choose_methods
 from suture.indices import Named
 from suture.networks import SiteSpec
-from suture.numbers import METHOD_NAMES
 from suture.studies.network_study.call import run_study
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
 from suture.studies.population.members import list_members
 from suture.studies.probes.call import BASIS, BasisKind
-from suture.studies.probes.principal_components import GRADED
+from suture.studies.probes.principal_components import GRADED, read_ranks
 from suture.studies.probes.recipe import ProbeRecipe
 from suture.studies.probes.result import COLUMNS
 from suture.studies.running.engines import explain_failure
@@ -58,14 +57,14 @@ class SensitivityOptions(FitSettings):
     data: Annotated[Any, Doc("Labelled examples for components, indices, stitching layers and probes.")]
     test: Annotated[Any, Doc(
         "Labelled examples for probes and stitched networks. None: `data` again.")] = None
-    ranks: Annotated[Any, SkipValidation, Doc(
+    ranks: Annotated[Any, PlainValidator(read_ranks), Doc(
         'Ranks that representations are cut to: numbers, or "graded" up to the width of each site: its '
         "eighths, then halves down to 1, as in Balogh and Jelasity (2025).")] = GRADED
     sites: Annotated[SiteSpec, Doc("Sites of all networks. None: the repeated blocks.")] = None
     indices: Annotated[Iterable[Named] | Named, PlainValidator(keep_parts), Doc(
         "Structural indices as for `suture.compare`. Those of stitched positions from second moments, and "
         "all ``@pool`` and ``@within``, need no further pass; all others need one.")] = DEFAULT_INDICES
-    methods: Annotated[Sequence[str], PlainValidator(keep_parts), Doc(
+    methods: Annotated[Sequence[str], PlainValidator(choose_methods), Doc(
         'Ways of stitching the cut representation into the network itself: "dm" and, slow, "tlm". ``()``: '
         "none.")] = ("dm",)
     basis: Annotated[BasisKind, BASIS] = "data"
@@ -79,8 +78,6 @@ class SensitivityOptions(FitSettings):
         "same call goes on from there.")] = None
 
     def __post_init__(self) -> None:
-        odd = next((m for m in self.methods if m not in METHOD_NAMES), None)
-        expect(odd is None, "dm and tlm as methods", repr(odd), "write methods=('dm',)")
         expect(self.study is None or self.folder is None, "a study or the folder of one", "both",
                "leave out folder=")
 
@@ -119,7 +116,8 @@ class _Call:
     """What one call has at hand."""
 
     def __init__(self, given: SensitivityOptions) -> None:
-        self.given, self.deletion = given, Deletion(given.ranks, given.basis == "batch", given.probe)
+        self.given = given
+        self.deletion = Deletion(given.ranks or GRADED, given.basis == "batch", given.probe)
         self.members = list_members(given.networks, {})
         self.work = Work(self.members, given.data, given.test, given.settings)
         self.store = None if given.folder is None else CurveStore.open(given.folder)
@@ -153,8 +151,8 @@ class _Call:
         if known is not None:
             return known
         pair = (name, name)
-        told = prefix_progress(self.given.progress, pair)
-        work = self.work.replace(settings={**self.work.settings, "progress": told})
+        reported = prefix_progress(self.given.progress, pair)
+        work = self.work.replace(settings={**self.work.settings, "progress": reported})
         made = measure_network(name, work.set_up(PairTask(pair, "")), self.deletion)
         if place is not None:
             CurveStore.write(place, made)

@@ -22,7 +22,8 @@ def tabulate_detection(curves: pd.DataFrame, probes: pd.DataFrame, spread: pd.Da
     Columns ``rank`` and ``deleted`` are of the smallest deletion by which the value is farther from the whole
     representation than the median, or than 95 %, of the distances between seeds; ``probe_rank`` and
     ``probe_deleted`` of the smallest that changes the probe (McNemar, Holm, 5 %). ``noticed`` is True if the
-    measure does so no later than the probe, None where nothing is known.
+    measure does so no later than the probe, None where nothing is known: also where the whole representation
+    is not nearer to itself than other networks are, as a network that is stitched may be better than it was.
     """
     import pandas as pd
 
@@ -55,6 +56,9 @@ def _describe(key: Any, curve: pd.DataFrame, level: str, spread: Any, probe_rank
         lost = curve["reason"].iloc[-1] or curve["mark"].iloc[-1]
         return row | {"reason": lost or "no rank below the width"}
     common = get_measure(measure).common
+    whole = curve[curve["rank"] == width]["value"]
+    if not all(common(v) > common(threshold) for v in whole):
+        return row | {"reason": "other networks are as near as the whole representation itself"}
     far = cut.loc[[common(v) < common(threshold) for v in cut["value"]], "rank"]
     rank = int(far.max()) if len(far) else 0
     row |= {"rank": rank or math.nan, "deleted": width - rank if rank else math.nan}

@@ -34,12 +34,12 @@ class Deletion:
     """What is computed of every network.
 
     Attributes:
-        ranks: as the user gave them.
+        ranks: "graded", or numbers.
         batchwise: True if representations are cut to the components of each batch.
         recipe: of the probes.
     """
 
-    ranks: Any
+    ranks: str | Sequence[int]
     batchwise: bool
     recipe: ProbeRecipe
 
@@ -132,8 +132,11 @@ def measure_network(name: str, setup: Setup, deletion: Deletion) -> NetworkCurve
         rows += [{"network": name, "site": site, "width": data.ranks[j][0], **v._asdict()} for v in values]
         if settings.progress:
             settings.progress("sites", j + 1, len(setup.source.sites))
-    told = probes.table.assign(network=name).astype(object).to_dict("records")
-    return NetworkCurves(rows, told, list(probes.notes))  # type: ignore[arg-type]
+    probe_rows = probes.table.assign(network=name).astype(object).to_dict("records")
+    notes = [*probes.notes, *setup.source.notes, *setup.pieces.notes, *(
+        f"the {of} come otherwise in every pass: curves, probes and stitched networks see other examples"
+        for of in setup.data.random)]
+    return NetworkCurves(rows, probe_rows, notes)  # type: ignore[arg-type]
 
 
 def _stitch(setup: Setup, data: CurveData, j: int) -> list[CurveValue]:
@@ -145,8 +148,9 @@ def _stitch(setup: Setup, data: CurveData, j: int) -> list[CurveValue]:
     layers, failed = cut.match(*data.get_pairs(j))
     found = cut.evaluate("dm", layers, failed) if "dm" in methods else []
     if "tlm" in methods:
-        trained, broken = cut.train(layers)
-        found += cut.evaluate("tlm", trained, {**failed, **broken})
+        trained, curves = cut.train(layers)
+        broken = {(k[0], k[1]): why for k, why in curves.failed.items()}
+        found += cut.mark(cut.evaluate("tlm", trained, {**failed, **broken}), curves)
     return found
 
 
@@ -156,5 +160,7 @@ def _check(setup: Setup, deletion: Deletion) -> None:
     prefixed = any(s.prefix for s in setup.source.shapes)
     expect(not (prefixed and settings.alignment.prefix == "drop"), "prefix tokens that are mapped",
            "prefix='drop'", "write AlignmentRule(prefix='map')")
+    expect("tlm" not in settings.method_names or settings.recipe.seeds == 1,
+           "one initialisation of task loss matching", f"seeds={settings.recipe.seeds}", "write seeds=1")
     expect(settings.token_rate == 1, "all tokens for sensitivity", f"token_rate={settings.token_rate:g}",
            "leave it out")

@@ -10,8 +10,8 @@ import numpy as np
 
 from suture.numbers import Floats, estimate_batch_mean
 from suture.results import LEVEL
+from suture.studies.measure_tests.network_statistics import FEWEST, bound, decide, leave_each_out
 from suture.studies.measure_tests.record import TestOutcome
-from suture.studies.network_study.inference import FEWEST
 from suture.studies.sensitivity_test.rank_correlations import find_power, flip_signs
 from suture.studies.sensitivity_test.seed_spread import LEVELS
 
@@ -22,8 +22,6 @@ RELEVANT = 0.5
 """Rank correlation that the test calls relevant."""
 HALF, RELEVANT_SHARE = 0.5, 0.25
 """Share of the curves that a measure with no order to the probe notices, and what above it is relevant."""
-ENOUGH = 0.8
-"""Power from which a test that finds nothing counts as failed."""
 
 
 def list_outcomes(detection: pd.DataFrame, correlations: pd.DataFrame) -> list[TestOutcome]:
@@ -43,21 +41,14 @@ def _average(table: pd.DataFrame, column: str) -> Floats:
     return np.array(known.groupby("network", sort=False)[column].mean(), dtype=float)
 
 
-def _find_interval(values: Floats, low: float, high: float) -> tuple[float, float, str]:
-    """Return Student's t interval over networks, within bounds, or the reason why there is none."""
-    if len(values) < FEWEST:
-        return math.nan, math.nan, f"{len(values)} networks: an interval needs {FEWEST}"
-    e = estimate_batch_mean(values)
-    return max(low, e.low), min(high, e.high), ""
-
-
 def _describe_noticing(measure: str, level: str, table: pd.DataFrame) -> TestOutcome:
     test, values = f"sensitivity ({level})", _average(table, "noticed")
     if not len(values):
         reasons: Sequence[str] = [r for r in table["reason"] if r] or ["no curve"]
         return _make_missing(test, measure, "share", HALF, reasons[0])
-    share, (low, high, reason) = float(values.mean()), _find_interval(values, 0.0, 1.0)
-    p, curves = flip_signs(values - HALF), int(table["noticed"].notna().sum())
+    share, curves = float(values.mean()), int(table["noticed"].notna().sum())
+    low, high, reason = bound(share, _leave_out(values), curves // len(values))
+    p = flip_signs(values - HALF)
     passed = True if p <= LEVEL else False if flip_signs(HALF - values) <= LEVEL else None
     power = find_power(values, RELEVANT_SHARE, LEVEL)
     interval = _show(low, high, ".0%")
@@ -74,14 +65,26 @@ def _describe_correlation(measure: str, kind: str, table: pd.DataFrame) -> TestO
     if not len(values):
         reasons = [r for r in table["reason"] if r] or ["no curve"]
         return _make_missing(test, measure, name, 0.0, reasons[0])
-    effect, (low, high, reason) = float(values.mean()), _find_interval(values, -1.0, 1.0)
+    effect, (low, high, reason) = float(values.mean()), _find_interval(values)
     p, power = flip_signs(values), find_power(values, RELEVANT, LEVEL)
-    passed = True if p <= LEVEL else False if power >= ENOUGH else None
     sentence = (f"Over the ranks of a site, {name}'s correlation of {measure} with the change of the probe "
                 f"is {effect:.2f}{_show(low, high, '.2f')}, p = {p:.2g} over signs of {len(values)} "
                 "networks; every measure that falls with the rank has some of it.")
-    return TestOutcome(test, measure, effect, low, high, p, power, len(values), name, 0.0, passed,
-                       sentence, reason or _explain_few(values))
+    return TestOutcome(test, measure, effect, low, high, p, power, len(values), name, 0.0,
+                       decide(p, power), sentence, reason or _explain_few(values))
+
+
+def _find_interval(values: Floats) -> tuple[float, float, str]:
+    """Return Student's t interval of a mean correlation over networks, or the reason why there is none."""
+    if len(values) < FEWEST:
+        return math.nan, math.nan, f"{len(values)} networks: an interval needs {FEWEST}"
+    e = estimate_batch_mean(values)
+    return max(-1.0, e.low), min(1.0, e.high), ""
+
+
+def _leave_out(values: Floats) -> Floats:
+    """Return the mean over networks without each of them."""
+    return leave_each_out(len(values), lambda rest: float(values[rest].mean()) if len(rest) else math.nan)
 
 
 def _make_missing(test: str, measure: str, unit: str, chance: float, reason: str) -> TestOutcome:

@@ -9,7 +9,7 @@ from suture._base import derive_seed, expect
 from suture.compare import Evaluator, Setup, score_cells
 from suture.numbers import Estimate, Moments, NumericalError, Pair
 from suture.representations import Cell
-from suture.stitching import GroupTrainer, StitchingLayer, direct_match
+from suture.stitching import Curves, GroupTrainer, StitchingLayer, direct_match, find_unconverged
 from suture.studies.probes.principal_components import Basis
 from suture.studies.probes.whole_batches import WholeBatches
 from suture.studies.sensitivity_test.cut_network import CutNetwork
@@ -60,9 +60,8 @@ class CutLayers:
                 failed[k, self.site] = str(e)
         return layers, failed
 
-    def train(self, start: Mapping[Cell, StitchingLayer]
-              ) -> tuple[dict[Cell, StitchingLayer], dict[Cell, str]]:
-        """Return layers trained on the task loss, and the reasons of those whose training failed.
+    def train(self, start: Mapping[Cell, StitchingLayer]) -> tuple[dict[Cell, StitchingLayer], Curves]:
+        """Return layers trained on the task loss, without those whose training failed, and their curves.
 
         `start` are those of direct matching.
         """
@@ -88,8 +87,20 @@ class CutLayers:
         curves = trainer.fit(batches, setup.settings.torch_device, setup.settings.progress, held_out)
         expect(not (whole and curves.notes), "memory for whole batches in training", "less",
                "write a smaller batch size in tlm=, or basis='data'")
-        failed = {(k[0], k[1]): why for k, why in curves.failed.items()}
-        return {(k[0], k[1]): layer for k, layer in layers.items() if (k[0], k[1]) not in failed}, failed
+        return {(k[0], k[1]): layer for k, layer in layers.items() if k not in curves.failed}, curves
+
+    def mark(self, values: Sequence[CurveValue], curves: Curves) -> list[CurveValue]:
+        """Return the values of trained layers with the marks of those that have not converged.
+
+        As for a comparison, the layer of the whole width must reach the network itself.
+        """
+        targets = [str(s) for s in self.setup.target.sites]
+        whole = {v.measure: v.value for v in values if v.rank == self.ranks[0] and not v.reason}
+        reached = whole.get("tlm.relative_accuracy", whole.get("tlm.agreement", 1.0))
+        found = find_unconverged(curves, self.setup.settings.recipe, own={targets[self.site]: reached},
+                                 targets=targets)
+        marks = {self.ranks[k]: why for (k, _), why in found.items()}
+        return [v._replace(mark=marks.get(v.rank, "")) for v in values]
 
     def evaluate(self, method: str, layers: Mapping[Cell, StitchingLayer], failed: Mapping[Cell, str]
                  ) -> list[CurveValue]:

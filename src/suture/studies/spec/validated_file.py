@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from suture import specs
-from suture._base import Progress, SutureError, checked, replace_file
+from suture._base import Progress, SutureError, checked, make_unknown_error, replace_file
 from suture.ood import DEFAULT_OOD
 from suture.results import render_png
 from suture.studies.following.event_log import keep_log, log_event
 from suture.studies.measure_tests.call import run_validation
 from suture.studies.measure_tests.options import ValidateOptions
-from suture.studies.measure_tests.trained_groups import train_groups
+from suture.studies.measure_tests.record import TestOutcome
+from suture.studies.measure_tests.trained_groups import ALTERATIONS, train_groups
 from suture.studies.measure_tests.validation import PAGE, Validation
 from suture.studies.network_study.call import explain_interruption
 from suture.studies.network_study.options import StudyOptions
@@ -45,8 +46,15 @@ def validate_file(spec: StudyFile, groups: Sequence[str] = (), progress: Progres
         SutureError: as `suture.validate`; groups of networks that are not trained here.
     """
     folder = spec.folder / "validation"
+    for kind in groups:
+        if kind not in ALTERATIONS:
+            raise make_unknown_error("kind of groups", kind, ALTERATIONS)
     with explain_interruption(folder):
         given = spec.open()
+        first = next((s for s in given.networks.values() if isinstance(s, TrainedNetwork)), None)
+        if groups and first is None:
+            raise SutureError("groups need a network that the study trains, got none; write train= in its "
+                              "file")
         StudyStore.open(spec.folder)
         with keep_log(spec.folder / LOG_FILE):
             log_event(f"validates: {spec.file.path}")
@@ -57,15 +65,14 @@ def validate_file(spec: StudyFile, groups: Sequence[str] = (), progress: Progres
         options = ValidateOptions(**kept, **tests)
         made = run_validation(options)
         for kind in groups:
-            made = made.add(_test_groups(spec, given, options, kind))
+            made = made.add(_test_groups(spec, given, options, first, kind))
         return write_validation(made, folder)
 
 
-def _test_groups(spec: StudyFile, given: StudyOptions, options: ValidateOptions, kind: str) -> Iterable[Any]:
+def _test_groups(spec: StudyFile, given: StudyOptions, options: ValidateOptions,
+                 first: TrainedNetwork | None, kind: str) -> Iterable[TestOutcome]:
     """Return the outcomes of one kind of groups, which are trained first."""
-    first = next((source for source in given.networks.values() if isinstance(source, TrainedNetwork)), None)
-    if first is None:
-        raise SutureError("groups need a network that the study trains, got none; write train= in its file")
+    assert first is not None  # as groups were asked for
     images = specs.as_image_sets((given.data, given.test), spec.data.spec or "")
     made = train_groups(kind, first.name, images, first.recipe, folder=spec.folder / "networks",
                         progress=options.progress)

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from suture.numbers import Floats
-from suture.studies.measure_tests.layer_tests import missing
+from suture.studies.measure_tests.battery.layer_tests import missing
+from suture.studies.measure_tests.battery.rank_correlations import separate_pairs
 from suture.studies.measure_tests.network_statistics import DRAWS, LEVEL, compare_with_null
 from suture.studies.measure_tests.population_cells import PopulationCells
-from suture.studies.measure_tests.rank_correlations import separate_pairs
 from suture.studies.measure_tests.record import TestOutcome
 from suture.studies.network_study.inference import NetworkPairs, count_groupings
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from suture.numbers import Floats, Ints, auroc
-from suture.studies.measure_tests.layer_tests import find_layer_power, missing
+from suture.studies.measure_tests.battery.layer_tests import find_layer_power, missing
 from suture.studies.measure_tests.network_statistics import (
     bound,
     compare_with_null,

@@ -8,17 +8,18 @@ from itertools import permutations
 import numpy as np
 
 from suture.numbers import Floats, Ints
-from suture.studies.measure_tests.layer_tests import missing
+from suture.studies.measure_tests.battery.layer_tests import missing
+from suture.studies.measure_tests.battery.rank_correlations import correlate_with_best
 from suture.studies.measure_tests.network_statistics import (
     DRAWS,
     FEWEST,
     attenuate,
+    average_known,
     compare_with_null,
     decide,
     find_correlation_power,
 )
 from suture.studies.measure_tests.population_cells import PopulationCells
-from suture.studies.measure_tests.rank_correlations import correlate_with_best
 from suture.studies.measure_tests.record import TestOutcome
 from suture.studies.network_study.inference import NetworkPairs, correlate_pairs
 
@@ -55,7 +56,7 @@ def check_function(cells: PopulationCells, function: Floats, reliability: float,
                "no layer has values and a function of all networks, each with itself")
         return tuple(missing(test, cells, unit, 0.0, why) for test, unit in
                      ((FUNCTION, "Spearman"), (FUNCTION_KENDALL, "Kendall")))  # type: ignore[return-value]
-    orders, whole = _list_orders(cells.n, seed)
+    orders = _list_orders(cells.n, seed)
     each = np.ones((1, cells.n))
     drawn = _draw_weights(cells.n, seed)
     found, null, resampled = (np.stack([np.stack(correlate_with_best(
@@ -65,22 +66,22 @@ def check_function(cells: PopulationCells, function: Floats, reliability: float,
     power = find_correlation_power(cells.n - 1, attenuate(RELEVANT, reliability)
                                    if not math.isnan(reliability) else RELEVANT)
     naive = _compute_published_p(distance, function, layers)
-    return tuple(_describe(cells, number, found, null, resampled, whole, power, naive[number], reliability)
+    return tuple(_describe(cells, number, found, null, resampled, power, naive[number], reliability)
                  for number in (0, 1))  # type: ignore[return-value]
 
 
-def _list_orders(n: int, seed: int) -> tuple[Ints, bool]:
+def _list_orders(n: int, seed: int) -> Ints:
     """Return permutations of the networks, the natural order first: all of them if they are few."""
     if math.factorial(n) <= DRAWS:
-        return np.array(list(permutations(range(n))), dtype=np.int64), True
+        return np.array(list(permutations(range(n))), dtype=np.int64)
     rng = np.random.default_rng(seed)
-    return np.stack([np.arange(n), *(rng.permutation(n) for _ in range(DRAWS - 1))]), True
+    return np.stack([np.arange(n), *(rng.permutation(n) for _ in range(DRAWS - 1))])
 
 
 def _draw_weights(n: int, seed: int) -> Floats:
     """Draw how often each network counts, at least `FEWEST` different ones."""
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=DRAWS).astype(np.float64)
-    return drawn[(drawn > 0).sum(1) >= FEWEST]
+    return np.asarray(drawn[(drawn > 0).sum(1) >= FEWEST])
 
 
 def _compute_published_p(distance: Floats, function: Floats, layers: list[int]) -> tuple[float, float]:
@@ -99,16 +100,16 @@ def _compute_published_p(distance: Floats, function: Floats, layers: list[int]) 
 
 
 def _describe(cells: PopulationCells, number: int, found: Floats, null: Floats, resampled: Floats,
-              whole: bool, power: float, naive: float, reliability: float) -> TestOutcome:
+              power: float, naive: float, reliability: float) -> TestOutcome:
     test, unit = ((FUNCTION, "Spearman"), (FUNCTION_KENDALL, "Kendall"))[number]
     values = found[:, number, 0]
     if np.isnan(values).any():
         return missing(test, cells, unit, 0.0, "distances or functions are all alike at some layer")
-    value, by_chance = float(values.mean()), np.nanmean(null[:, number], axis=0)
-    p = compare_with_null(value, by_chance, whole)
-    drawn = np.nanmean(resampled[:, number], axis=0)
+    value, by_chance = float(values.mean()), average_known(null[:, number])
+    p = compare_with_null(value, by_chance, whole=True)  # the natural order is among them
+    drawn = average_known(resampled[:, number])
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    chance = float(by_chance.mean())
+    chance = float(np.nanmean(by_chance))
     weak = not math.isnan(reliability) and reliability <= 0
     return TestOutcome(test, cells.measure, value, float(low), float(high), p, power, cells.n, unit, chance,
                        decide(p, power),

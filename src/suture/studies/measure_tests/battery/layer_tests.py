@@ -10,9 +10,11 @@ import numpy as np
 
 from suture.indices import INDICES
 from suture.numbers import Floats, Ints, get_base_name, get_measure
+from suture.studies.measure_tests.battery.violations import Place, Violations, find_violations, relate
 from suture.studies.measure_tests.network_statistics import (
     FEWEST,
     LEVEL,
+    average_known,
     bound,
     break_ties,
     compare_with_null,
@@ -24,7 +26,6 @@ from suture.studies.measure_tests.network_statistics import (
 )
 from suture.studies.measure_tests.population_cells import PopulationCells
 from suture.studies.measure_tests.record import TestOutcome
-from suture.studies.measure_tests.violations import Place, Violations, find_violations, relate
 
 SELF, BY_TARGET, BY_SOURCE = "self", "correspondence", "correspondence by source"
 DEPTH, DEPTH_ORDER, ARGUMENTS = "depth", "depth violations", "argument order"
@@ -142,7 +143,7 @@ def check_depth(cells: PopulationCells, seed: int = 0) -> tuple[TestOutcome, Tes
         return tuple(missing(test, cells, unit, chance, f"{cells.depth} layers have no order")
                      for test, unit, chance in ((DEPTH, "Spearman", 0.0), (DEPTH_ORDER, "share", 0.5))
                      )  # type: ignore[return-value]
-    return _judge_depth(cells, seed), _judge_depth_order(cells)
+    return _judge_depth(cells, seed), _judge_depth_order(cells, seed)
 
 
 def _judge_depth(cells: PopulationCells, seed: int) -> TestOutcome:
@@ -151,7 +152,7 @@ def _judge_depth(cells: PopulationCells, seed: int) -> TestOutcome:
     each = np.stack([_correlate(block, orders[:, k]) for k, block in enumerate(cells.own)])
     if np.isnan(each[:, 0]).all():
         return missing(DEPTH, cells, "Spearman", 0.0, "no network has values that vary")
-    means = np.nanmean(each, axis=0)
+    means = average_known(each)
     value = float(means[0])
     low, high, reason = bound(value, leave_each_out(cells.n, lambda kept: float(np.mean(each[kept, 0]))),
                               cells.depth, -1.0)
@@ -178,7 +179,7 @@ def _correlate(block: Floats, orders: Ints) -> Floats:
     return np.asarray(np.where(scale > 0, b @ a, np.nan) / np.where(scale > 0, scale, 1))
 
 
-def _judge_depth_order(cells: PopulationCells) -> TestOutcome:
+def _judge_depth_order(cells: PopulationCells, seed: int) -> TestOutcome:
     layers = range(cells.depth)
     wanted = [((k, k, near, t), [(k, k, far, t)]) for k in range(cells.n) for t, near, far in
               product(layers, repeat=3) if t < near < far or far < near < t]
@@ -192,13 +193,28 @@ def _judge_depth_order(cells: PopulationCells) -> TestOutcome:
     low, high, reason = bound(value, leave_each_out(cells.n, lambda kept: (
         float(broken[np.isin(networks, kept)].mean()) if np.isin(networks, kept).any() else math.nan)),
         cells.depth)
-    passed = None if math.isnan(high) else True if high < 0.5 else False if low > 0.5 else None
-    return TestOutcome(DEPTH_ORDER, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share",
-                       0.5, passed,
+    shares = _count_orders(cells.own, draw_orders(cells.n, cells.depth, seed))
+    raw = len(found.broken) / len(found.relations)
+    p = compare_with_null(-raw, -shares)
+    return TestOutcome(DEPTH_ORDER, cells.measure, value, low, high, p, math.nan, cells.n, "share", 0.5,
+                       decide(p, math.nan),
                        f"{cells.label}: of two layers on one side of a layer, the further one is more "
-                       "similar in "
-                       f"{value:.0%} of the cases; {found.describe()}.",
-                       reason or "its order of cells has no null of its own; see depth")
+                       "similar "
+                       f"in {value:.0%} of the cases (p = {p:.2g} over orders of the layers of each "
+                       "network); "
+                       f"{found.describe()}.", reason)
+
+
+def _count_orders(own: Floats, orders: Ints) -> Floats:
+    """Return the share of pairs of cells whose further one is more similar, for each order (draws, N, L)."""
+    further = own[:, :, None] > own[:, None]  # (N, far, near, target)
+    known = ~np.isnan(own[:, :, None] + own[:, None])
+    found = []
+    for order in orders:
+        far, near, target = order[:, :, None, None], order[:, None, :, None], order[:, None, None]
+        placed = known & (((target < near) & (near < far)) | ((far < near) & (near < target)))
+        found.append(further[placed].mean() if placed.any() else math.nan)
+    return np.array(found)
 
 
 def check_argument_order(cells: PopulationCells) -> TestOutcome:

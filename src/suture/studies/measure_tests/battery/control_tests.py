@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from suture.numbers import Bools, Floats, get_measure
+from suture.numbers import Bools, Floats, Ints, get_measure
 from suture.results import adjust_holm
-from suture.studies.measure_tests.layer_tests import missing
+from suture.studies.measure_tests.battery.layer_tests import missing
 from suture.studies.measure_tests.network_statistics import (
     LEVEL,
+    average_known,
     bound,
     compare_with_null,
     find_separation_power,
@@ -65,12 +66,16 @@ def check_control(cells: PopulationCells, control: ControlValues, seed: int = 0)
     np.put_along_axis(drawn, chosen, True, axis=1)
     null = _measure_areas(both, drawn)
     value = float(np.nanmean(areas))
-    p = compare_with_null(value, np.nanmean(null, axis=1), whole)
+    p = compare_with_null(value, average_known(null, 1), whole)
     above = adjust_holm(np.array([compare_with_null(1 - areas[k], 1 - null[:, k], whole)
                                   for k in range(cells.depth)]))
     fooled = [cells.layers[k] for k in range(cells.depth) if areas[k] < 0.5 and above[k] <= LEVEL]
-    low, high, reason = bound(value, leave_each_out(n, lambda kept: float(np.nanmean(_measure_areas(
-        both[np.concatenate([kept, kept + n])], np.arange(2 * len(kept))[None] < len(kept))))), cells.depth)
+
+    def without(kept: Ints) -> float:
+        first = np.arange(2 * len(kept))[None] < len(kept)
+        return float(average_known(_measure_areas(both[np.concatenate([kept, kept + n])], first), 1)[0])
+
+    low, high, reason = bound(value, leave_each_out(n, without), cells.depth)
     judged = n if len(control.targets) > 1 else n - 1  # one target has no value with itself
     power = find_separation_power(judged, judged)
     beaten = [cells.layers[k] for k in range(cells.depth) if areas[k] <= 0.5]
@@ -96,8 +101,7 @@ def _measure_areas(values: Floats, real: Bools) -> Floats:
     sums = share @ flat_ranks - m * (m + 1) / 2
     areas = np.where(pairs > 0, sums / np.where(pairs > 0, pairs, 1), np.nan)
     areas = areas.reshape(len(real), *values.shape[1:])
-    counts = (~np.isnan(areas)).sum(1)
-    return np.asarray(np.where(counts > 0, np.nansum(areas, axis=1) / np.maximum(counts, 1), np.nan))
+    return average_known(areas, 1)
 
 
 def find_mistaken_direction(cells: PopulationCells, noise: ControlValues | None) -> str:

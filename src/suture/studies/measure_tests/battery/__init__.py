@@ -1,0 +1,1 @@
+"""The tests of measures, each a function from the values of a population to outcomes."""
