@@ -218,8 +218,7 @@ def _correlate_permuted(pairs: NetworkPairs, other: Floats, own: Floats, count: 
     ranks = rankdata(other[moved[:, pairs.a], moved[:, pairs.b]], axis=1)
     a, b = ranks - ranks.mean(1, keepdims=True), own - own.mean()
     scale = np.sqrt((a**2).sum(1) * (b**2).sum())
-    found: Floats = np.divide(a @ b, scale, out=np.full(count, math.nan), where=scale > 0)
-    return found
+    return np.asarray(np.divide(a @ b, scale, out=np.full(count, math.nan), where=scale > 0))
 
 
 @dataclass(frozen=True, eq=False)
