@@ -103,14 +103,15 @@ class PooledIndices:
         """Compute the indices at a rank."""
         data: dict[str, Any] = {"pool": {}}
         if self._needs & FROM_MOMENTS:
-            data["pool"] |= dict.fromkeys(FROM_MOMENTS, self._make_pair(rank))
+            data["pool"] |= dict.fromkeys(FROM_MOMENTS, self.make_pair(rank))
         if Needs.ROWS in self._needs:
             data["pool"][Needs.ROWS] = Sample.of(*self._sample(rank)[:2])
         if len(self._asked) < len(self.requests):
             data[WITHIN] = prepare_within(*self._sample(rank), None, 0, self._seed)[0]
         return compute_indices(self.requests, data)
 
-    def _make_pair(self, rank: int) -> Pair:
+    def make_pair(self, rank: int) -> Pair:
+        """Return the moments of the cut and the whole means."""
         pair = self._moments.get_pair(rank)
         if Needs.HIGHER in self._needs:
             pair = replace(pair, moments=self._add_higher(pair.moments, rank))
