@@ -75,11 +75,13 @@ def format_table(found: Validation) -> str:
     signs = {True: " ✓", False: " ✕", None: ""}
     lines = [f"| test | {' | '.join(found.measures)} |", "|---" * (len(found.measures) + 1) + "|"]
     for test in found.tests:
+        if all(np.isnan(found.outcome(measure, test).effect) for measure in found.measures):
+            continue
         cells = [found.outcome(measure, test) for measure in found.measures]
         lines.append(f"| {test} ({cells[0].unit}) | " + " | ".join(
             "–" if np.isnan(o.effect) else f"{o.effect:.2f}{signs[o.passed]}" for o in cells) + " |")
     lines.append("| fooled by | " + " | ".join(", ".join(found.list_fooling(m)) or "none"
-                                              for m in found.measures) + " |")
+                                                  for m in found.measures) + " |")
     return "\n".join(lines)
 
 
@@ -110,7 +112,8 @@ def main() -> None:
         if given.write:
             prefix = "measures" if digits else "measures-cifar10"
             write(f"{prefix}-{only.replace(' ', '-')}", text)
-            found.plot().savefig(HERE / f"{prefix}-{only.replace(' ', '-')}.png", dpi=90)
+            if only in ("indices", "stitching"):
+                found.plot().savefig(HERE / f"{prefix}-{only}.png", dpi=90)
 
 
 if __name__ == "__main__":

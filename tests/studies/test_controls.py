@@ -378,3 +378,10 @@ def test_every_alteration_has_a_truth_at_every_strength_and_stands_in_the_docs()
 def test_a_verdict_is_graded_by_the_truth_table(control: str, where: dict[str, Any], verdict: str,
                                                 grade: str) -> None:
     assert controls.find_truth(control, **where).grade(verdict) == grade
+
+
+@pytest.mark.parametrize("make", [controls.class_noise, controls.pure_noise])
+def test_a_seed_makes_the_same_network_of_noise(make: Any) -> None:
+    """The output layer was drawn from the global random state."""
+    one, other = (make(seeded(perceptron, 0), X[:4], "1", seed=3).state_dict() for _ in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -79,45 +80,62 @@ def read_hits(study: ComparedNetworks, names: tuple[str, ...]) -> PopulationOutp
 
 def collect_outputs(work: Work, names: tuple[str, ...]) -> PopulationOutputs:
     """Run each network on the test data, one after the other."""
-    hits, classes, chances = list[Floats | None](), list[Tensor](), list[Tensor]()
+    found = list[_Answers]()
     # Without a way to stitch, a comparison has no test data.
     evaluated = work.replace(settings={**work.settings, "methods": ("dm",), "indices": (), "ood": None})
     for name in names:
         try:
-            answers = _run(evaluated.set_up(PairTask((name, name), "")))
+            answers = _run(evaluated.set_up(PairTask((name, name), "")), _MOST // len(names))
         except SutureError as error:
             return PopulationOutputs(None, reason=f"{name}: {error}")
         if answers is None:
             return PopulationOutputs(None, reason="the networks predict no classes, or there is no test data")
-        logits, labels = answers
-        classes.append(logits.argmax(1))
-        hits.append(None if labels is None else (classes[-1] == labels).double().numpy())
-        chances.append(logits.softmax(1) if logits.numel() * len(names) <= _MOST else logits[:, :0])
-    n = len(names)
+        found.append(answers)
+    return _compare(found)
+
+
+class _Answers(NamedTuple):
+    """Classes (n,) of one network, if they are right (n,), and probabilities (n, classes) if they are few."""
+
+    classes: Tensor
+    hits: Floats | None
+    chances: Tensor | None
+
+
+def _compare(found: list[_Answers]) -> PopulationOutputs:
+    n = len(found)
     disagreement, divergence = np.zeros((n, n)), np.zeros((n, n))
     for i, j in combinations(range(n), 2):
-        disagreement[i, j] = disagreement[j, i] = float((classes[i] != classes[j]).double().mean())
-        divergence[i, j] = divergence[j, i] = measure_divergence(chances[i], chances[j])
-    known = [h for h in hits if h is not None]
-    whole, kept = len(known) == n, chances[0].shape[1] > 0
-    return PopulationOutputs(np.stack(known) if whole else None, disagreement, divergence if kept else None,
-                             "" if whole else "test data without labels")
+        one, other = found[i], found[j]
+        disagreement[i, j] = disagreement[j, i] = float((one.classes != other.classes).double().mean())
+        divergence[i, j] = divergence[j, i] = (
+            math.nan if one.chances is None or other.chances is None else
+            measure_divergence(one.chances, other.chances))
+    known = [answers.hits for answers in found if answers.hits is not None]
+    kept = all(answers.chances is not None for answers in found)
+    return PopulationOutputs(np.stack(known) if len(known) == n else None, disagreement,
+                             divergence if kept else None, "" if len(known) == n else
+                             "test data without labels")
 
 
 @disable_gradients()
-def _run(setup: Setup) -> tuple[Tensor, Tensor | None] | None:
-    """Return logits (n, classes) and labels (n,) on the test data; None without either."""
+def _run(setup: Setup, most: int) -> _Answers | None:
+    """Return the answers on the test data, with at most so many probabilities; None without any."""
     if setup.task is Task.NONE or setup.data.test is None:
         return None
-    logits, labels = list[Tensor](), list[Tensor]()
+    classes, hits, chances, kept = list[Tensor](), list[Tensor](), list[Tensor](), 0
     for batch in setup.data.test:
         for piece, done in setup.pieces.map(batch, setup.settings.torch_device,
                                             lambda b: setup.target.run_full(b.target)):
             rows = setup.task.find_rows(setup.target.view_output(piece.target), piece.labels)
-            logits.append(rows.select(setup.task.extract_logits(done.output)).float().cpu())
+            logits = rows.select(setup.task.extract_logits(done.output)).float().cpu()
+            classes.append(logits.argmax(1))
+            kept += logits.numel()
+            chances = [*chances, logits.softmax(1)] if kept <= most else []
             if rows.labels is not None:
-                labels.append(rows.labels.cpu())
-    return torch.cat(logits), torch.cat(labels) if labels else None
+                hits.append(classes[-1] == rows.labels.cpu())
+    return _Answers(torch.cat(classes), torch.cat(hits).double().numpy() if hits else None,
+                    torch.cat(chances) if kept <= most else None)
 
 
 def measure_divergence(one: Tensor, other: Tensor) -> float:

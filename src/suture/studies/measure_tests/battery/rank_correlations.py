@@ -6,6 +6,9 @@ import numpy as np
 
 from suture.numbers import Floats, Ints
 
+_MOST = 1_000_000
+"""Numbers of one array of pairs of points, 8 MB."""
+
 
 def correlate_ranks(x: Floats, y: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Return Spearman's rho and Kendall's tau-b of samples (D, N), each point counted `weights` times.
@@ -46,7 +49,10 @@ def correlate_with_best(distance: Floats, function: Floats, orders: Ints, weight
     draws = np.arange(len(orders))
     once = weights.copy()
     once[draws, best] = 1
-    return correlate_ranks(distance[best], np.abs(given - given[draws, best][:, None]), once)
+    x, y = distance[best], np.abs(given - given[draws, best][:, None])
+    step = max(1, _MOST // function.size**2)
+    parts = [correlate_ranks(*(of[k:k + step] for of in (x, y, once))) for k in range(0, len(x), step)]
+    return np.concatenate([rho for rho, _ in parts]), np.concatenate([tau for _, tau in parts])
 
 
 def separate_pairs(scores: Floats, positive: Floats, weights: Floats) -> tuple[Floats, Floats]:
