@@ -143,12 +143,15 @@ def tabulate_measures(found: Sensitivity) -> list[str]:
         mine = mine[mine.threshold == "median"]
         shares = [table.loc[(measure, f"sensitivity ({level})")] for level in ("median", "95 %")]
         rho = table.loc[(measure, "sensitivity (Spearman)")]
-        never = int(mine["rank"].isna().sum())
-        lines.append(f"| `{measure}` | {(mine.deleted / mine.width).median():.2f}"
-                     f"{f' (never in {never} of {len(mine)})' if never else ''} "
+        unknown = int(mine.reason.str.startswith("other networks").sum())
+        never = int(mine["rank"].isna().sum()) - unknown
+        shown = "none" if never + unknown == len(mine) else f"{(mine.deleted / mine.width).median():.2f}"
+        words = ", ".join(f"{word} in {n}" for word, n in (("never", never), ("not known", unknown)) if n)
+        lines.append(f"| `{measure}` | {shown}{f' ({words} of {len(mine)})' if words else ''} "
                      f"| {(mine.probe_deleted / mine.width).median():.2f} | "
                      + " | ".join(f"{s.effect:.2f} (p = {s.p:.2g})" for s in shares)
-                     + f" | {rho.effect:.2f} ({rho.low:.2f} to {rho.high:.2f}) |")
+                     + (f" | {rho.effect:.2f} ({rho.low:.2f} to {rho.high:.2f}) |" if rho.n
+                        else f" | none: {rho.reason} |"))
     return lines
 
 

@@ -37,7 +37,7 @@ def compare(digits, data=FIT, test=(X, Y), **options):
                                   (X[Y == 3].repeat(8, 1, 1, 1), Y[Y == 3].repeat(8))],
                          ids=["permuted", "boolean", "all zero", "normalisation", "one class"])
 def test_labels_that_the_target_network_fails_come_first(digits, test, tmp_path):
-    made = compare(digits, test=test)
+    made = compare(digits, test=test, ood=suture.OOD((), range_examples=12))
     labels = test[1].long()
     with torch.no_grad():
         predicted = digits(test[0]).argmax(1)

@@ -166,7 +166,7 @@ class Filled(nn.Module):
 
 def test_what_a_network_makes_of_padding_enters_nothing() -> None:
     found = []
-    for value in (0.0, 1e4, math.nan):
+    for value in (0.0, math.nan):
         torch.manual_seed(0)
         detectors = suture.OOD(("mahalanobis", "neighbours", "two_sample"), range_examples=10)
         found.append(compared(Alone(value).eval(), texts(), texts(17, 1), methods=["dm"], ood=detectors,

@@ -25,6 +25,8 @@ STORED = [*(name for name in cases.CASES if name not in cases.UNSTORED), make.IN
 FOLDERS = sorted(
     p.parent.relative_to(make.RESULTS).as_posix() for p in make.RESULTS.rglob("*") if p.name in COMPARISONS
 )
+FIRST = {folder.split("/")[0]: folder for folder in reversed(FOLDERS)}.values()
+"""One stored comparison of each case."""
 BETWEEN = {
     "dm": ("small0", "digits0"),
     "tlm": ("digits0", "small0"),
@@ -101,7 +103,8 @@ def test_tables_of_indices_and_measures_say_the_same(found: Path) -> None:
 # -- what was saved before
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", [
+    pytest.param(folder, marks=() if folder in FIRST else pytest.mark.slow) for folder in FOLDERS])
 def test_a_stored_comparison_loads_as_it_is(folder: str, tmp_path: Path) -> None:
     stored = make.RESULTS / folder
     result = suture.load(stored)

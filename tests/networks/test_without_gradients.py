@@ -136,8 +136,9 @@ def test_only_training_through_the_tail_needs_gradients(name: str) -> None:
     plain = Net()
     own = suture.compare(net, net, (X, wanted), task="classification", methods=["dm"], ood=None, indices=[])
     assert (np.diag(own.matrix("dm.accuracy")) > 0.9).all()  # 8 bits round the own layer's map
-    for run in (lambda: suture.compare(plain, net, (X, Y)), lambda: suture.dry_run(plain, net, (X, Y)),
-                lambda: suture.stitch(plain, "blocks.0", net, "blocks.1", (X, Y), method="tlm")):
+    calls = [lambda: suture.compare(plain, net, (X, Y)), lambda: suture.dry_run(plain, net, (X, Y)),
+             lambda: suture.stitch(plain, "blocks.0", net, "blocks.1", (X, Y), method="tlm")]
+    for run in calls if name in ("int8", "no_grad") else calls[:1]:
         with pytest.raises(SutureError, match=r"gradient of the target.*'blocks.\d'.*methods=\['dm'\]"):
             run()
     pairs = [(net, plain, "hard")] + [(plain, net, "match")] * (name == "no_grad")

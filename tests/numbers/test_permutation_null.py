@@ -48,8 +48,8 @@ def _draw(kind: str, n: int, p: int, g: torch.Generator) -> Tensor:
 
 
 @pytest.mark.parametrize("name", DESCRIBE)
-@pytest.mark.parametrize("kind", ["normal", "relu", "heavy tails", "duplicated rows"])
-@pytest.mark.parametrize(("n", "p"), [(40, 4), (30, 60)])
+@pytest.mark.parametrize(("kind", "n", "p"), [("normal", 40, 4), ("normal", 30, 60), ("relu", 30, 60),
+                                              ("heavy tails", 40, 4), ("duplicated rows", 30, 60)])
 def test_independent_rows_are_rejected_at_the_stated_rate(name: str, kind: str, n: int, p: int) -> None:
     g = torch.Generator().manual_seed(n + p)
     found = 0

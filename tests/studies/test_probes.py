@@ -15,7 +15,7 @@ import suture
 from suture import SutureError
 from suture.networks import ViT, augment
 from suture.studies import ProbeRecipe
-from suture.studies.probes.principal_components import choose_ranks, grade_ranks
+from suture.studies.probes.principal_components import choose_ranks, grade_ranks, read_ranks
 from suture.studies.probes.training import draw_probes
 from tests.support.cuts import cut, find_components, list_rows
 from tests.support.languages import Language
@@ -71,19 +71,18 @@ def test_probes_at_every_rank_are_those_of_a_plain_loop(network: nn.Module, crop
                          batch_size=20, device="cpu")
     g = torch.Generator().manual_seed(3)
     images = [torch.cat([augment(b, g, crop, False) for b in x.split(20)]) if crop else x for _ in range(5)]
+    states = [suture.capture(network, of, SITES) for of in (*images, x, new)]
     for site, width in (("block1", 3), ("block2", 4)):
-        components = find_components(list_rows(suture.capture(network, x, [site])[site]))
+        components = find_components(list_rows(states[-2][site]))
         assert [r for s, r in found.hits if s == site] == sorted({width, 3, 1}, reverse=True)
         for rank in {width, 3, 1}:
-            def pool(inputs: Tensor, r: int = rank, site: str = site, c: Any = components) -> Tensor:
-                return cut(suture.capture(network, inputs, [site])[site], r, *c).mean((2, 3)).float()
-
-            layer = train_plainly(site, [pool(of) for of in images], labels, recipe)
-            hits = find_hits(layer, pool(new), wanted)
+            *epochs, fit, test = (cut(of[site], rank, *components).mean((2, 3)).float() for of in states)
+            layer = train_plainly(site, epochs, labels, recipe)
+            hits = find_hits(layer, test, wanted)
             np.testing.assert_array_equal(found.hits[site, rank], hits)
             row = found.table.set_index(["site", "rank"]).loc[(site, rank)]
             assert row["accuracy"] == pytest.approx(hits.mean())
-            assert row["train_accuracy"] == pytest.approx(find_hits(layer, pool(x), labels).mean())
+            assert row["train_accuracy"] == pytest.approx(find_hits(layer, fit, labels).mean())
             assert row["change"] == pytest.approx(hits.mean() - found.hits[site, width].mean())
     assert found.table["accuracy"].max() > 0.55
 
@@ -151,7 +150,7 @@ def test_graded_ranks_are_those_of_the_paper_and_end_at_the_width() -> None:
     assert grade_ranks(512) == (512, 448, 384, 320, 256, 192, 128, 64, 32, 16, 8, 4, 2, 1)
     assert grade_ranks(1) == (1,)
     assert all(grade_ranks(w)[0] == w and grade_ranks(w)[-1] == 1 for w in range(1, 100))
-    assert choose_ranks([np.int64(8), 2], [4, 8]) == [(4, 2), (8, 2)]
+    assert choose_ranks(read_ranks(r for r in (np.int64(8), 2)), [4, 8]) == [(4, 2), (8, 2)]
 
 
 @pytest.mark.parametrize(("options", "named"), [

@@ -53,11 +53,15 @@ def measured(basis: str) -> Sensitivity:
                               basis=basis, batch_size=9, **HOW)
 
 
-def cut_images(x: Tensor, site: str, rank: int, basis: str, fit: Tensor) -> tuple[Tensor, Tensor]:
-    """Cut and whole representations of images in batches of nine."""
-    network = tiny.network()
-    known = find_components(list_rows(suture.capture(network, fit, [site])[site]))
-    whole = [suture.capture(network, b, [site])[site] for b in x.split(9)]
+@cache
+def represent(part: int) -> dict[str, Tensor]:
+    return suture.capture(tiny.network(), tiny.data()[part][0], ["block1", "block2"])
+
+
+def cut_images(part: int, site: str, rank: int, basis: str) -> tuple[Tensor, Tensor]:
+    """Cut and whole representations of the fitting data (0) or the test data (1), in batches of nine."""
+    known = find_components(list_rows(represent(0)[site]))
+    whole = represent(part)[site].split(9)
     parts = [cut(w, rank, *(known if basis == "data" else find_components(list_rows(w)))) for w in whole]
     return torch.cat(parts), torch.cat(whole).double()
 
@@ -65,8 +69,8 @@ def cut_images(x: Tensor, site: str, rank: int, basis: str, fit: Tensor) -> tupl
 @pytest.mark.parametrize("basis", ["data", "batch"])
 @pytest.mark.parametrize(("site", "rank"), [("block1", 3), ("block1", 1), ("block2", 3), ("block2", 1)])
 def test_indices_are_those_of_the_cut_rows(site: str, rank: int, basis: str) -> None:
-    images, labels = tiny.data()[0]
-    x, y = cut_images(images, site, rank, basis, images)
+    labels = tiny.data()[0][1]
+    x, y = cut_images(0, site, rank, basis)
     got = take(measured(basis), "a", site, rank)
     rows, whole = (t.flatten(2).transpose(1, 2) for t in (x, y))
     wanted = of_blocks([MomentBlock.of(rows[k::5].flatten(0, 1), whole[k::5].flatten(0, 1), units=False)
@@ -86,13 +90,13 @@ def test_indices_are_those_of_the_cut_rows(site: str, rank: int, basis: str) -> 
 
 @pytest.mark.parametrize("basis", ["data", "batch"])
 def test_direct_matching_is_fitted_by_least_squares_and_evaluated_on_cut_rows(basis: str) -> None:
-    (images, _), (new, labels) = tiny.data()
+    labels = tiny.data()[1][1]
     network, got = tiny.network().eval(), measured(basis)
     for rank in (4, 3, 1):
-        x, y = cut_images(images, "block2", rank, basis, images)
+        x, y = cut_images(0, "block2", rank, basis)
         design = np.column_stack([list_rows(x), np.ones(len(list_rows(x)))])
         weight = np.linalg.lstsq(design, list_rows(y), rcond=1e-6)[0]
-        x, y = cut_images(new, "block2", rank, basis, images)
+        x, y = cut_images(1, "block2", rank, basis)
         stitched = (np.column_stack([list_rows(x), np.ones(len(list_rows(x)))]) @ weight).reshape(12, 16, 4)
         logits = network.head(torch.from_numpy(stitched.mean(1)).float())
         row = take(got, "a", "block2", rank)["value"]
@@ -128,8 +132,8 @@ def test_task_loss_matching_trains_on_cut_representations() -> None:
     for basis in ("data", "batch"):
         found = suture.sensitivity({"a": network}, (images, labels), test, sites=["block2"], methods=["tlm"],
                                    indices=(), tlm=recipe, basis=basis, batch_size=24, **HOW)
-        x = cut(suture.capture(network, images, ["block2"])["block2"], 1,
-                *find_components(list_rows(suture.capture(network, images, ["block2"])["block2"]))).float()
+        known = find_components(list_rows(represent(0)["block2"]))
+        x = cut(represent(0)["block2"], 1, *known).float()
         layer = nn.Conv2d(4, 4, 1)
         with torch.no_grad():
             layer.weight.copy_(torch.eye(4)[:, :, None, None])
@@ -137,8 +141,7 @@ def test_task_loss_matching_trains_on_cut_representations() -> None:
         optimizer = torch.optim.SGD(layer.parameters(), 0.5, momentum=0.9, nesterov=True)
         nn.functional.cross_entropy(network.head(layer(x).mean((2, 3))), labels).backward()
         optimizer.step()
-        new = suture.capture(network, test[0], ["block2"])["block2"]
-        known = find_components(list_rows(suture.capture(network, images, ["block2"])["block2"]))
+        new = represent(1)["block2"]
         known = known if basis == "data" else find_components(list_rows(new))
         stitched = layer(cut(new, 1, *known).float())
         row = take(found, "a", "block2", 1)["value"]
@@ -199,6 +202,9 @@ def test_the_distances_between_seeds_are_quantiles_over_pairs_without_marked_cel
     assert two["median"] == 0.8
     assert math.isnan(two["far"])
     assert "2 networks" in two["reason"]
+    assert "of this name" in tabulate_spread(of_pairs(values), ["l7"], ["cka"]).iloc[0]["reason"]
+    assert "without a mark" in tabulate_spread(of_pairs({("a", "b"): math.nan}), ["l0"],
+                                               ["cka"]).iloc[0]["reason"]
     assert "one network" in tabulate_spread(None, ["l0"], ["cka"]).iloc[0]["reason"]
 
 
@@ -233,7 +239,7 @@ def test_rank_correlations_are_scipys_over_the_ranks_of_a_site() -> None:
         x, y = [-v for v in CURVES[name].values()], [abs(c) for c, _ in PROBES[name].values()]
         assert found.loc[name, "spearman"] == pytest.approx(stats.spearmanr(x, y).statistic)
         assert found.loc[name, "kendall"] == pytest.approx(stats.kendalltau(x, y).statistic)
-    flat = tabulate_correlations(make_curves({"a": dict.fromkeys((8, 4, 2), 1.0)}), make_probes(PROBES))
+    flat = tabulate_correlations(make_curves({"a": {8: 1.0, 4: 1.0, 2: 1 - 1e-7}}), make_probes(PROBES))
     assert "the measure is the same" in flat.iloc[0]["reason"]
     lost = tabulate_correlations(make_curves({"a": {8: 1.0, 4: math.nan, 2: 0.1}}), make_probes(PROBES))
     assert "2 ranks" in lost.iloc[0]["reason"]
@@ -353,6 +359,24 @@ def test_seeds_are_compared_at_corresponding_layers() -> None:
     assert len(figure.axes) == 4
     with pytest.raises(SutureError, match="cca"):
         found.plot(["cca"])
+
+
+class Augmented(torch.utils.data.Dataset[Any]):
+    """Examples that are other ones each time."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, k: int) -> tuple[Tensor, int]:
+        return torch.rand(2, 8, 8), k % 3
+
+
+def test_examples_that_change_are_noted() -> None:
+    loader = torch.utils.data.DataLoader(Augmented(), batch_size=6)
+    found = suture.sensitivity({"a": tiny.network()}, loader, tiny.data()[1], sites=["block2"],
+                               indices=["cka"], methods=(), **HOW)
+    assert any("come otherwise" in note for note in found.notes)
+    assert any("1 steps" in note or "2 steps" in note for note in found.notes)
 
 
 def test_a_given_study_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:

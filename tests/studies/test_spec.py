@@ -124,6 +124,7 @@ about = {width = 3}
     expected = [(f"x-{run}/epoch-{k}", SpecNetwork(spec, Path(f"runs/{run}/epoch-{k}.pt")),
                  {"run": run, "epoch": k, "width": 3}) for run, k in (("r1", 9), ("r1", 10), ("r2", 1))]
     assert [(name, entry.given, entry.about) for name, entry in made.networks.items()] == expected
+    assert replace(made, study={"pairs": "consecutive"}).list_pairs() == (("x-r1/epoch-9", "x-r1/epoch-10"),)
 
 
 def test_epochs_that_are_kept_and_recipes_by_name(write: Write) -> None:
@@ -148,6 +149,10 @@ recipe = {name = "cifar10-resnet20", epochs = 2}
     assert sources["b"].recipe == replace(zoo.RECIPES["cifar10-resnet20"], epochs=2)
     assert len({s.training for s in sources.values()}) == 3
     assert sources["run-seed3-epoch2"].path.name.endswith("-epoch2.safetensors")
+    consecutive = replace(made, study={"pairs": "consecutive"})
+    assert consecutive.list_pairs() == consecutive.open().pairs == (
+        ("run-seed3-epoch0", "run-seed3-epoch2"), ("run-seed4-epoch0", "run-seed4-epoch2"),
+        ("run-seed4-epoch2", "b"))
     tasks = list_trainings(sources)
     assert [(t.pair[0], t.keep) for t in tasks] == [("run-seed3", (0, 2)), ("run-seed4", (0, 2)), ("b", ())]
 

@@ -18,7 +18,6 @@ from suture.numbers import (
     SharedWork,
     Side,
     Spectra,
-    Spectrum,
     sum_crosses,
 )
 from suture.representations.alignment import DEFAULT_RULE, Alignment, AlignmentError, AlignmentRule
@@ -257,20 +256,14 @@ class AlignedMoments:
         return self.join(i, j, self._list_parts(i, j), self.spectra)
 
     def _list_parts(self, i: int, j: int) -> list[Moments]:
-        """Return the sums of one cell, at least one."""
         parts = [part for fold in self.get_sums(i, j) for part in fold]
         return parts or self._get_parts(self._folds[0], i, j, empty=True)
 
-    def find_spectra(self, i: int, j: int) -> tuple[Spectrum, Spectrum]:
-        """Return the spectra of both sides of one cell, without its cross sums.
-
-        Raises:
-            NumericalError: LAPACK does not converge.
-        """
+    def find_ranks(self, i: int, j: int) -> tuple[int, int]:
+        """Return the ranks of both sides of one cell, for which its cross sums are not needed."""
         parts = self._list_parts(i, j)
-        sides = self._join_sides(i, j, parts, self.spectra)
-        x, y = (self.spectra.find(key, side, parts[0].precision)
-                for key, side in zip(self.find_keys(i, j), sides, strict=True))
+        x, y = (self.spectra.find(key, side, parts[0].precision).rank for key, side in
+                zip(self.find_keys(i, j), self._join_sides(i, j, parts, self.spectra), strict=True))
         return x, y
 
     def count_independent(self, i: int, j: int) -> int:

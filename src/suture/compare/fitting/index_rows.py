@@ -59,10 +59,10 @@ def _note_rows(setup: SharedSetup, accumulators: Accumulators) -> list[str]:
             continue
         independent = accumulators.stitch.count_independent(i, j)
         try:
-            x, y = accumulators.stitch.find_spectra(i, j)
-            if x.rank + y.rank >= independent:
+            x, y = accumulators.stitch.find_ranks(i, j)
+            if x + y >= independent:
                 short.append((independent, i, j))
-            if x.rank == 0:
+            if x == 0:
                 constant[i] = str(setup.source.sites[i])
         except NumericalError as e:
             cell = f"{setup.source.sites[i]} into {setup.target.sites[j]}"

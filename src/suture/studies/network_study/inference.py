@@ -20,6 +20,8 @@ DRAWS = 2000
 """Draws of bootstraps and permutations."""
 FEWEST = 3
 """Smallest number of networks that give an interval."""
+_PAIRS_AT_ONCE = 1_000_000
+"""Pairs of all permutations that are ranked at once, for memory."""
 _UNDEFINED = 0.5
 """Largest share of draws of a bootstrap in which a statistic may be undefined."""
 
@@ -198,13 +200,25 @@ def correlate_pairs(pairs: NetworkPairs, other: Floats, seed: int = 0) -> tuple[
     if math.isnan(rho):
         return (math.nan,) * 4
     low, high = pairs.bootstrap(lambda weights: correlate(weights, ranks), seed)
-    rng, beyond, known = np.random.default_rng(seed), 1, np.union1d(pairs.a, pairs.b)
-    for _ in range(DRAWS - 1):
-        moved = np.arange(len(other))
-        moved[known] = rng.permutation(known)
-        x = other[moved[pairs.a], moved[pairs.b]]
-        beyond += abs(correlate(whole, rankdata(x))) >= abs(rho) - 1e-12
+    rng, beyond, left = np.random.default_rng(seed), 1, DRAWS - 1
+    while left:
+        count = min(left, max(1, _PAIRS_AT_ONCE // len(x)))
+        beyond += int((np.abs(_correlate_permuted(pairs, other, own, count, rng)) >= abs(rho) - 1e-12).sum())
+        left -= count
     return rho, low, high, beyond / DRAWS
+
+
+def _correlate_permuted(pairs: NetworkPairs, other: Floats, own: Floats, count: int,
+                        rng: np.random.Generator) -> Floats:
+    """Return the correlations of the ranks `own` (n,) with as many permutations of a matrix over networks."""
+    from scipy.stats import rankdata
+
+    known, moved = np.union1d(pairs.a, pairs.b), np.tile(np.arange(len(other)), (count, 1))
+    moved[:, known] = [rng.permutation(known) for _ in range(count)]
+    ranks = rankdata(other[moved[:, pairs.a], moved[:, pairs.b]], axis=1)
+    a, b = ranks - ranks.mean(1, keepdims=True), own - own.mean()
+    scale = np.sqrt((a**2).sum(1) * (b**2).sum())
+    return np.asarray(np.divide(a @ b, scale, out=np.full(count, math.nan), where=scale > 0))
 
 
 @dataclass(frozen=True, eq=False)

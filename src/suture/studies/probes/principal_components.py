@@ -87,33 +87,40 @@ def grade_ranks(width: int) -> tuple[int, ...]:
     return tuple(dict.fromkeys(r for r in found if r > 0))
 
 
-def choose_ranks(given: Any, widths: Sequence[int]) -> list[tuple[int, ...]]:
+def read_ranks(given: Any) -> Any:
+    """Return "graded", None, or ranks as numbers, each once; raise a `SutureError` for what is none."""
+    if given is None or (isinstance(given, str) and given == GRADED):
+        return given
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        given = [given]
+    ranks = tuple(dict.fromkeys(_read_rank(r) for r in given))
+    expect(bool(ranks), "at least one rank", "none", 'write ranks="graded"')
+    return ranks
+
+
+def choose_ranks(given: str | Sequence[int], widths: Sequence[int]) -> list[tuple[int, ...]]:
     """Return the ranks of each site, largest first, its whole width among them.
 
     Args:
-        given: "graded" (`grade_ranks`), or numbers. A site has none above its width.
+        given: of `read_ranks`. A site has none above its width.
         widths: numbers of channels of the sites.
 
     Raises:
-        SutureError: numbers that are no ranks of any site.
+        SutureError: a rank above all widths.
     """
-    if isinstance(given, str) and given == GRADED:
+    if isinstance(given, str):
         return [grade_ranks(w) for w in widths]
-    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
-        given = [given]
-    ranks = [_read_rank(r) for r in given]
-    expect(bool(ranks), "at least one rank", "none", 'write ranks="graded"')
-    if max(ranks) > max(widths):
-        raise SutureError(f"expected ranks up to the largest width, {max(widths)}, got {max(ranks)}; write "
+    if max(given) > max(widths):
+        raise SutureError(f"expected ranks up to the largest width, {max(widths)}, got {max(given)}; write "
                           'ranks="graded"')
-    return [tuple(sorted({w, *(r for r in ranks if r <= w)}, reverse=True)) for w in widths]
+    return [tuple(sorted({w, *(r for r in given if r <= w)}, reverse=True)) for w in widths]
 
 
 def _read_rank(given: Any) -> int:
     rank = given
     with suppress(TypeError):
-        rank = operator.index(given)
-        if is_count(rank) and not isinstance(given, bool):
+        rank = given if isinstance(given, bool) else operator.index(given)
+        if is_count(rank):
             return rank
     raise SutureError(f"expected whole numbers of at least 1 as ranks, got {show_value(rank)}; write "
                       'ranks="graded"')

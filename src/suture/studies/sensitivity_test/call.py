@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import InstanceOf, PlainValidator, SkipValidation
+from pydantic import InstanceOf, PlainValidator
 from typing_extensions import Doc
 
 from suture._base import (
@@ -28,7 +28,7 @@ from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
 from suture.studies.population.members import list_members
 from suture.studies.probes.call import BASIS, BasisKind
-from suture.studies.probes.principal_components import GRADED
+from suture.studies.probes.principal_components import GRADED, read_ranks
 from suture.studies.probes.recipe import ProbeRecipe
 from suture.studies.probes.result import COLUMNS
 from suture.studies.running.engines import explain_failure
@@ -57,7 +57,7 @@ class SensitivityOptions(FitSettings):
     data: Annotated[Any, Doc("Labelled examples for components, indices, stitching layers and probes.")]
     test: Annotated[Any, Doc(
         "Labelled examples for probes and stitched networks. None: `data` again.")] = None
-    ranks: Annotated[Any, SkipValidation, Doc(
+    ranks: Annotated[Any, PlainValidator(read_ranks), Doc(
         'Ranks that representations are cut to: numbers, or "graded" up to the width of each site: its '
         "eighths, then halves down to 1, as in Balogh and Jelasity (2025).")] = GRADED
     sites: Annotated[SiteSpec, Doc("Sites of all networks. None: the repeated blocks.")] = None
@@ -116,7 +116,8 @@ class _Call:
     """What one call has at hand."""
 
     def __init__(self, given: SensitivityOptions) -> None:
-        self.given, self.deletion = given, Deletion(given.ranks, given.basis == "batch", given.probe)
+        self.given = given
+        self.deletion = Deletion(given.ranks or GRADED, given.basis == "batch", given.probe)
         self.members = list_members(given.networks, {})
         self.work = Work(self.members, given.data, given.test, given.settings)
         self.store = None if given.folder is None else CurveStore.open(given.folder)

@@ -34,12 +34,12 @@ class Deletion:
     """What is computed of every network.
 
     Attributes:
-        ranks: as the user gave them.
+        ranks: "graded", or numbers.
         batchwise: True if representations are cut to the components of each batch.
         recipe: of the probes.
     """
 
-    ranks: Any
+    ranks: str | Sequence[int]
     batchwise: bool
     recipe: ProbeRecipe
 
@@ -133,7 +133,10 @@ def measure_network(name: str, setup: Setup, deletion: Deletion) -> NetworkCurve
         if settings.progress:
             settings.progress("sites", j + 1, len(setup.source.sites))
     probe_rows = probes.table.assign(network=name).astype(object).to_dict("records")
-    return NetworkCurves(rows, probe_rows, list(probes.notes))  # type: ignore[arg-type]
+    notes = [*probes.notes, *setup.source.notes, *setup.pieces.notes, *(
+        f"the {of} come otherwise in every pass: curves, probes and stitched networks see other examples"
+        for of in setup.data.random)]
+    return NetworkCurves(rows, probe_rows, notes)  # type: ignore[arg-type]
 
 
 def _stitch(setup: Setup, data: CurveData, j: int) -> list[CurveValue]:

@@ -18,6 +18,8 @@ CORRELATION_COLUMNS = ("network", "site", "measure", "spearman", "kendall", "ran
 _EXACT = 12
 """Largest number of networks whose signs are all tried."""
 _DRAWS = 4095
+_ROUNDING = 1e-6
+"""Range of a curve, relative to its values, that products in float32 make of one value."""
 
 
 def tabulate_correlations(curves: pd.DataFrame, probes: pd.DataFrame) -> pd.DataFrame:
@@ -46,7 +48,7 @@ def _correlate(key: Any, curve: pd.DataFrame, change: dict[int, float]) -> dict[
     if len(x) < 3:
         return row | {"reason": f"{len(x)} ranks have a value: a rank correlation needs 3"}
     for what, of in (("the measure", x), ("the probe", y)):
-        if np.ptp(of) == 0:
+        if np.ptp(of) <= _ROUNDING * np.abs(of).max():
             return row | {"reason": f"{what} is the same at all ranks"}
     return row | {"spearman": float(stats.spearmanr(x, y).statistic),
                   "kendall": float(stats.kendalltau(x, y, variant="b").statistic)}

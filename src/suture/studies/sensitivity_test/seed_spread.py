@@ -42,7 +42,10 @@ def _describe_spread(study: Study | None, site: str, measure: str) -> dict[str, 
     values, names = _read_values(study, site, measure)
     row |= {"networks": len(names), "pairs": len(values)}
     if not len(values):
-        return row | {"reason": "no two networks have a value without a mark at this site"}
+        alone = not any(a != b and site in of.sources and site in of.targets
+                        for (a, b), of in study.comparisons.items())
+        return row | {"reason": "no two networks have a layer of this name; give networks of one design"
+                      if alone else "no two networks have a value without a mark at this site"}
     nearer = get_measure(measure).larger_is_more_similar
     row["median"] = float(np.median(values))
     if len(names) < FEWEST:

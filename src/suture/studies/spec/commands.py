@@ -17,7 +17,7 @@ from suture.studies.network_study.call import arrange, explain_interruption, run
 from suture.studies.network_study.manifest import list_broken, read_tasks
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
-from suture.studies.population.pairs import PairName, list_pairs
+from suture.studies.population.pairs import PairName
 from suture.studies.population.sources import TrainedNetwork
 from suture.studies.running.keys import TaskList, list_tasks
 from suture.studies.running.store import KNOWN, LOG_FILE, MANIFEST, NETWORKS, PAIRS, TASKS, StudyStore
@@ -153,7 +153,7 @@ class Standing:
 @checked
 def find_standing(spec: StudyFile) -> Standing:
     """Say how the last run of a file stands; networks are not opened."""
-    store, pairs = StudyStore(spec.folder), list_pairs(list(spec.networks), spec.study.get("pairs", "all"))
+    store, pairs = StudyStore(spec.folder), spec.list_pairs()
     trained = _count_trained(spec)
     if not (spec.folder / MANIFEST).exists():
         return Standing(trained, (), (), pairs, {}, None, False)
@@ -186,7 +186,7 @@ def _count_trained(spec: StudyFile) -> tuple[int, int]:
 
 def _is_of(about: Mapping[str, Any], spec: StudyFile) -> bool:
     """Return True if a manifest was written for what a file says now."""
-    pairs = list_pairs(list(spec.networks), spec.study.get("pairs", "all"))
+    pairs = spec.list_pairs()
     now = {"networks": {name: dict(entry.about) for name, entry in spec.networks.items()},
            "pairs": [list(pair) for pair in pairs], "settings": spec.settings.as_key()}
     return bool(json.loads(json.dumps(now)) == {name: about[name] for name in now})
@@ -203,7 +203,7 @@ def list_garbage(spec: StudyFile) -> list[Path]:
     about = store.read_manifest() if (spec.folder / MANIFEST).exists() else None
     old = () if about is None or not _is_of(about, spec) else read_tasks(about)
     kept = {task.slug for task in (*listed.tasks, *old)}
-    pairs = list_pairs(list(spec.networks), spec.study.get("pairs", "all"))
+    pairs = spec.list_pairs()
     unknown = tuple(PairTask(pair, "").slug for pair in pairs if listed.failed.keys() & set(pair))
     found = [path for folder in (PAIRS, TASKS) for path in _list_folder(spec.folder / folder)
              if (named := _SLUG.fullmatch(path.name)) is not None

@@ -116,11 +116,13 @@ class Entry:
         table: its name in the file.
         given: the source, or for one to train its table.
         about: what the file says of it.
+        run: name of the training, or the folder of checkpoints, that it is an epoch of; "" for none.
     """
 
     table: str
     given: SpecNetwork | TrainingEntry
     about: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""
 
     @property
     def is_given(self) -> bool:
@@ -185,7 +187,7 @@ def _expand(name: str, table: NetworkTable) -> Iterator[tuple[str, Entry]]:
     if table.checkpoints is not None:
         for short, path, fields in _find_checkpoints(table.checkpoints, table.pattern):
             given = SpecNetwork(str(table.spec), path, table.seed or 0, table.input)
-            yield f"{name}-{short}", Entry(name, given, fields | about)
+            yield f"{name}-{short}", Entry(name, given, fields | about, f"{name}-{Path(short).parent}")
         return
     each: Sequence[int | None] = table.seeds or [table.seed]
     for seed in each:
@@ -197,7 +199,8 @@ def _expand(name: str, table: NetworkTable) -> Iterator[tuple[str, Entry]]:
             for epoch in table.keep or (None,):
                 kept = {} if epoch is None else {"epoch": epoch}
                 yield own if epoch is None else f"{own}-epoch{epoch}", Entry(
-                    name, replace(last, epoch=epoch), {"seed": seed or 0} | kept | about)
+                    name, replace(last, epoch=epoch), {"seed": seed or 0} | kept | about,
+                    "" if epoch is None else own)
         else:
             weights = None if table.weights is None else Path(table.weights)
             yield own, Entry(name, SpecNetwork(str(table.spec), weights, seed or 0, table.input), words)

@@ -14,7 +14,7 @@ from suture._base import clean_file_name, expect, hash_parts, list_options, make
 from suture.compare import Settings
 from suture.networks import Recipe
 from suture.studies.network_study.options import StudyOptions, parse_size
-from suture.studies.population.pairs import list_pairs
+from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.population.sources import NetworkSource, SpecNetwork, TrainedNetwork
 from suture.studies.running.engine_choice import find_engine
 from suture.studies.running.store import NETWORKS
@@ -71,7 +71,7 @@ class StudyFile:
                    read_options(file, ("settings",), Settings, Settings))
         made.check_epochs()
         with file.locate(("study", "pairs")):
-            list_pairs(list(made.networks), made.study.get("pairs", "all"))
+            made.list_pairs()
         with file.locate(("study", "engine")):
             find_engine(made.study.get("engine", "serial"))
         with file.locate(("study", "pass_memory")):
@@ -79,6 +79,16 @@ class StudyFile:
         with file.locate(("study", "folder")):
             expect(isinstance(made.study.get("folder", ""), str), "a folder", repr(made.study.get("folder")))
         return made
+
+    def list_pairs(self) -> tuple[PairName, ...]:
+        """Return the pairs; consecutive networks are of one training, or of none."""
+        wanted, run = self.study.get("pairs", "all"), {name: e.run for name, e in self.networks.items()}
+        found = list_pairs(list(self.networks), wanted)
+        if wanted != "consecutive":
+            return found
+        kept = tuple((a, b) for a, b in found if run[a] == run[b] or not (run[a] and run[b]))
+        expect(bool(kept), "consecutive networks of one training", "none")
+        return kept
 
     @property
     def usual(self) -> Recipe:
@@ -112,6 +122,8 @@ class StudyFile:
         sources = {name: self._make_source(entry, data) for name, entry in self.networks.items()}
         settings = {o.name: getattr(self.settings, o.name) for o in list_options(Settings)}
         given = {**self.study, "folder": self.folder}
+        if given.get("pairs") == "consecutive":
+            given["pairs"] = self.list_pairs()
         return StudyOptions(sources, data=data[0], test=data[1], **given, **settings,
                             about={name: entry.about for name, entry in self.networks.items()})
 
