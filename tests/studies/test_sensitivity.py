@@ -20,6 +20,7 @@ from suture import SutureError, TaskRecipe
 from suture.indices import GROUPS, of_blocks, of_matrices
 from suture.numbers import MomentBlock
 from suture.studies import ProbeRecipe, Sensitivity, rank_alignments
+from suture.studies.probes.principal_components import Basis
 from suture.studies.sensitivity_test.detection import tabulate_detection
 from suture.studies.sensitivity_test.outcomes import list_outcomes
 from suture.studies.sensitivity_test.rank_correlations import (
@@ -28,6 +29,7 @@ from suture.studies.sensitivity_test.rank_correlations import (
     tabulate_correlations,
 )
 from suture.studies.sensitivity_test.seed_spread import tabulate_spread
+from suture.studies.sensitivity_test.unit_rows import UnitRows
 from tests.support import tiny
 from tests.support.cuts import cut, find_components, list_rows
 from tests.support.languages import Language
@@ -86,6 +88,24 @@ def test_indices_are_those_of_the_cut_rows(site: str, rank: int, basis: str) -> 
         assert got.loc[name, "mark"].partition(":")[0] == value.mark.partition(":")[0]
     assert sum(math.isnan(v.value) for v in wanted.values()) <= 3
     assert 0 < got.loc["rsa_spearman", "value"] <= 1
+
+
+@pytest.mark.parametrize("rank", [7, 4, 1])
+def test_moments_of_unit_rows_are_those_of_the_rows(rank: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(50, 7, generator=g, dtype=torch.float64) + 3 * torch.randn(7, generator=g)
+    x[3], x[4] = 2.0, 0.0  # neither varies over its columns, and one has no direction
+    basis = Basis.of_rows(x[5:])
+    made, wanted = UnitRows(x, basis), MomentBlock.of(basis.cut(x, rank), x, units=True)
+    got, other = made.compute_standard(rank), wanted.standard
+    assert other is not None
+    for side in ("x", "y", "cross"):
+        for name, value in vars(getattr(other, side)).items():
+            torch.testing.assert_close(torch.as_tensor(getattr(getattr(got, side), name)),
+                                       torch.as_tensor(value), atol=1e-9, rtol=1e-9)
+    for sums, of in zip((made.sum_cut(rank), made.whole_sums), wanted.unit or (), strict=True):
+        torch.testing.assert_close(sums.total, of.total)
+        assert sums.zeros == of.zeros
 
 
 @pytest.mark.parametrize("basis", ["data", "batch"])

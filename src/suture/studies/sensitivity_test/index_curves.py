@@ -24,10 +24,11 @@ from suture.indices import (
     compute_indices,
     prepare_within,
 )
-from suture.numbers import Ints, Moments, Pair, Reservoir, UnitRowSums, standardise_rows
+from suture.numbers import Ints, Moments, Pair, Reservoir
 from suture.representations import Accumulators, AccumulatorSettings
 from suture.studies.probes.principal_components import Basis, cut_representation, find_batch_basis
 from suture.studies.sensitivity_test.cut_moments import CutMoments
+from suture.studies.sensitivity_test.unit_rows import UnitRows
 
 PROJECTED = frozenset({Needs.MOMENTS, Needs.BLOCKS})
 """What the moments of a cut representation follow for from those of the whole one."""
@@ -95,8 +96,8 @@ class PooledIndices:
         return (self._rows - self._rows.mean(0)) @ self._basis.vectors
 
     @cached_property
-    def _standard(self) -> tuple[UnitRowSums, Tensor]:
-        return UnitRowSums.of(self._rows), standardise_rows(self._rows)
+    def _units(self) -> UnitRows:
+        return UnitRows(self._rows, self._basis)
 
     def compute(self, rank: int) -> dict[str, Value]:
         """Compute the indices at a rank."""
@@ -115,9 +116,8 @@ class PooledIndices:
             pair = replace(pair, moments=self._add_higher(pair.moments, rank))
         if Needs.UNITS not in self._needs:
             return pair
-        cut, (units, standard) = self._basis.cut(self._rows, rank), self._standard
-        return replace(pair, unit=(UnitRowSums.of(cut), units),
-                       standard=Moments.of(standardise_rows(cut), standard))
+        return replace(pair, unit=(self._units.sum_cut(rank), self._units.whole_sums),
+                       standard=self._units.compute_standard(rank))
 
     def _add_higher(self, moments: Moments, rank: int) -> Moments:
         """Add the sums of third and fourth order; squared norms of cut rows are those of few coordinates."""
