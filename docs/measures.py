@@ -62,12 +62,15 @@ def run(only: str, given: argparse.Namespace, images: Images) -> Validation:
                                sites=SITES[given.network][-1:], folder=folder,
                                measures=[*INDICES[2:], *STITCHING], **how)
     networks = train(given.network, given.seeds, images, given.folder)
-    measures, sites = {"indices": ([*INDICES, mean_correlation], SITES), "stitching": (STITCHING, SITES),
-                       "tlm": (TLM, FEW)}[only]
-    if only == "tlm":
-        how |= {"tlm": RECIPE, "control_targets": 1, "controls": ("random weights", "class noise")}
-    return suture.validate(networks, images.fit, images.held_out, measures=measures,
-                           sites=sites[given.network], folder=folder, **how)
+    sites = SITES[given.network]
+    if only == "tlm":  # each network with itself, which is the paper's test, because trainings take long
+        study = suture.study(networks, images.fit, images.held_out, pairs="self", methods=["tlm", "dm"],
+                             indices=(), tlm=RECIPE, sites=FEW[given.network], ood=None,
+                             folder=folder / "population", **how)
+        return suture.validate(study, measures=TLM)
+    measures = [*INDICES, mean_correlation] if only == "indices" else STITCHING
+    return suture.validate(networks, images.fit, images.held_out, measures=measures, sites=sites,
+                           folder=folder, **how)
 
 
 def format_table(found: Validation) -> str:

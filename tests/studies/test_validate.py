@@ -151,7 +151,7 @@ def test_a_study_of_shuffled_examples_shuffles_them(networks: Any, data: Any) ->
 def test_one_network_and_two(networks: Any, data: Any) -> None:
     one = suture.validate({"a": networks["seed 0"]}, *data, measures="cka", **HOW)
     assert "needs several networks, got 1" in one.outcome("cka", "correspondence").reason
-    assert "1 networks: intervals over networks need 3." in one.warnings
+    assert "Intervals over networks need 3 of them, got 1." in one.warnings
     two = suture.validate(dict(list(networks.items())[:2]), *data, measures="cka", **HOW)
     assert np.isnan(two.table["low"]).all()
     assert "2 networks: an interval needs 3" in two.outcome("cka", "specificity").reason
