@@ -201,13 +201,21 @@ def _transport(study: ComparedNetworks, sites: Mapping[str, tuple[str, ...]], me
 
 
 def explain_missing(cells: PopulationCells) -> str:
-    """Say how many cells have no value and how many are marked; empty if none."""
-    held, missing, marked = 0, 0, 0
+    """Say how many cells have no value, the first of them why, and how many are marked; empty if none."""
+    held, missing, marked, why = 0, 0, 0, ""
     for i, j in cells.comparisons:
         marks = cells.marked[i, j]
         held, marked = held + marks.size, marked + int(marks.sum())
         missing += int((np.isnan(cells.similarity[i, j]) & ~marks).sum())
-    parts = [f"{missing} of {held} cells have no value" if missing > 0 else "",
+        why = why or _find_reason(cells.comparisons[i, j][0], cells.measure)
+    parts = [f"{missing} of {held} cells have no value{why and f' ({why})'}" if missing > 0 else "",
              f"{marked} are marked and left out" if marked else ""]
     found = ", ".join(filter(None, parts))
     return f"{cells.label}: {found}" if found else ""
+
+
+def _find_reason(made: Comparison, measure: str) -> str:
+    """Return the reason of the first value of a measure that is missing; "" if there is none."""
+    of = made.table[made.table["measure"] == measure]
+    reasons = of.loc[of["value"].isna() & (of["reason"] != ""), "reason"]
+    return str(reasons.iloc[0]) if len(reasons) else ""
