@@ -20,6 +20,7 @@ import suture
 from common import HERE, Images, read_images
 from suture import zoo
 from suture.studies import Validation
+from suture.studies.measure_tests.battery.control_tests import CONTROLS
 
 PAGE = HERE / "measures.md"
 INDICES = ["cka", "cka@flatten", "cka@pool", "pwcca", "svcca@pool", "opd", "rsa_correlation@pool"]
@@ -83,8 +84,10 @@ def format_table(found: Validation) -> str:
         cells = [found.outcome(measure, test) for measure in found.measures]
         lines.append(f"| {test} ({cells[0].unit}) | " + " | ".join(
             "–" if np.isnan(o.effect) else f"{o.effect:.2f}{signs[o.passed]}" for o in cells) + " |")
-    lines.append("| fooled by | " + " | ".join(", ".join(found.list_fooling(m)) or "none"
-                                                  for m in found.measures) + " |")
+    if any(test in CONTROLS and not np.isnan(found.outcome(measure, test).effect)
+           for measure in found.measures for test in found.tests):
+        fooled = (", ".join(found.list_fooling(measure)) or "none" for measure in found.measures)
+        lines.append(f"| fooled by | {' | '.join(fooled)} |")
     return "\n".join(lines)
 
 
