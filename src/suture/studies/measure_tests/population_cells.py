@@ -206,8 +206,10 @@ def explain_missing(cells: PopulationCells) -> str:
     for i, j in cells.comparisons:
         marks = cells.marked[i, j]
         held, marked = held + marks.size, marked + int(marks.sum())
-        missing += int((np.isnan(cells.similarity[i, j]) & ~marks).sum())
-        why = why or _find_reason(cells.comparisons[i, j][0], cells.measure)
+        lost = int((np.isnan(cells.similarity[i, j]) & ~marks).sum())
+        missing += lost
+        if lost and not why:
+            why = _find_reason(cells.comparisons[i, j].load(), cells.measure)
     parts = [f"{missing} of {held} cells have no value{why and f' ({why})'}" if missing > 0 else "",
              f"{marked} are marked and left out" if marked else ""]
     found = ", ".join(filter(None, parts))
