@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 from unittest import mock
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
+from suture.results import COLUMNS, Comparison
 from suture.studies.measure_tests import network_statistics
 from suture.studies.measure_tests.battery import function_tests, group_tests
 from suture.studies.measure_tests.battery.control_tests import ControlValues, check_control
@@ -32,7 +33,7 @@ from suture.studies.measure_tests.battery.layer_tests import (
     check_self,
 )
 from suture.studies.measure_tests.battery.specificity import check_specificity
-from suture.studies.measure_tests.population_cells import PopulationCells
+from suture.studies.measure_tests.population_cells import ComparedPair, PopulationCells
 from suture.studies.network_study import inference
 
 LOW, HIGH, LEVEL = 0.03, 0.07, 0.05
@@ -41,11 +42,13 @@ Draw = Callable[[np.random.Generator, float], float]
 
 
 def make_cells(values: np.ndarray) -> PopulationCells:
-    """Make a population of values (N, N, L, L); it has comparisons without content."""
+    """Make a population of values (N, N, L, L) without results per example."""
     n, _, depth, _ = values.shape
-    pairs: Any = {(i, j): None for i in range(n) for j in range(n)}
-    return PopulationCells("cka", tuple(f"n{k}" for k in range(n)), tuple(f"l{k}" for k in range(depth)),
-                           values, np.zeros(values.shape, bool), pairs)
+    layers = tuple(f"l{k}" for k in range(depth))
+    values_of = Comparison("a", "b", layers, layers, False, True, pd.DataFrame(columns=COLUMNS), {}, {})
+    pair = ComparedPair(lambda: values_of, np.arange(depth), np.arange(depth))
+    return PopulationCells("cka", tuple(f"n{k}" for k in range(n)), layers, values,
+                           np.zeros(values.shape, bool), {(i, j): pair for i in range(n) for j in range(n)})
 
 
 def draw_values(rng: np.random.Generator, n: int, depth: int) -> np.ndarray:
@@ -61,28 +64,16 @@ def draw_population(rng: np.random.Generator, own: float, slope: float = 0.0, n:
     return make_cells(draw_values(rng, n, depth) + own * (apart == 0) - slope * apart)
 
 
-def without_comparisons(check: Callable[..., Any], cells: PopulationCells, *given: Any) -> Any:
-    """Run a check on values without comparisons, as one of a measure without results per example."""
-    return check(replace(cells, comparisons=_NoTests(cells.comparisons)), *given)
-
-
-class _NoTests(dict[Any, Any]):
-    """Comparisons whose measure has no test of two cells."""
-
-    def items(self) -> Any:
-        return {}.items()
-
-
 def of_self(rng: np.random.Generator, effect: float) -> float:
-    return float(without_comparisons(check_self, draw_population(rng, effect)).p)
+    return float(check_self(draw_population(rng, effect)).p)
 
 
 def of_correspondence(rng: np.random.Generator, effect: float, by: str = "correspondence") -> float:
-    return float(without_comparisons(check_correspondence, draw_population(rng, effect), by).p)
+    return float(check_correspondence(draw_population(rng, effect), by).p)
 
 
 def of_depth(rng: np.random.Generator, effect: float, number: int = 0) -> float:
-    return float(without_comparisons(check_depth, draw_population(rng, 0.0, effect))[number].p)
+    return float(check_depth(draw_population(rng, 0.0, effect))[number].p)
 
 
 def of_specificity(rng: np.random.Generator, effect: float) -> float:

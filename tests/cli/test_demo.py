@@ -21,7 +21,7 @@ Capsys = pytest.CaptureFixture[str]
 
 @pytest.fixture
 def short_demo(monkeypatch: pytest.MonkeyPatch) -> TaskRecipe:
-    train, test = small_digits()
+    train, test = (split.subset(n) for split, n in zip(small_digits(), (32, 16), strict=True))
     monkeypatch.setattr(zoo, "digits", lambda split: train if split == "train" else test)
     monkeypatch.setattr(zoo, "DIGITS_RECIPE", dataclasses.replace(zoo.DIGITS_RECIPE, epochs=1))
     # Two sites show what six do.

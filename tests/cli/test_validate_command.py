@@ -41,7 +41,7 @@ def test_a_file_of_a_study_is_the_population(command: Command, tmp_path: Path,
                                   "none", "--groups", "shortcut")
     assert (code, problems) == (0, "")
     assert "note: s.toml runs code: tests.support.tiny:image_sets" in out
-    assert "note: 2 networks: intervals over networks need 3." in out
+    assert "note: Intervals over networks need 3 of them, got 2." in out
     assert "specificity" in out
     folder = tmp_path / "s" / "validation"
     assert {file.name for file in folder.glob("validation.*")} == {

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from suture import SutureError
 from suture.networks import find_sites
+from suture.networks.sites.axis_trace import AxisTrace
 from tests.support.networks import noise
 
 T, C = 12, 8
@@ -154,6 +155,18 @@ def test_attention_weights_are_no_map() -> None:
     with pytest.raises(SutureError, match="product of two representations, such as attention weights"):
         kind_of(network, noise(4, T, 5))
     assert kind_of(network, noise(4, T, 5), "block@map") == f"map 2x{T}x{T}"
+
+
+def test_means_are_tried_on_tensors_with_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without data they import PyTorch's compiler, for seconds, in the first comparison of a process."""
+    devices, zeros = list[str](), torch.zeros
+    monkeypatch.setattr(torch, "zeros", lambda size, device: (devices.append(device), zeros(size))[1])
+    x = torch.randn(4, 1, T)
+    with AxisTrace(x) as trace:
+        h = F.conv1d(x, torch.randn(C, 1, 3))
+        mean = h.mean(2)
+    assert (trace.get(h), trace.get(mean)) == (1, 1)
+    assert devices == ["cpu", "cpu"]
 
 
 def test_what_the_pass_does_not_show_is_asked_for_once() -> None:

@@ -33,13 +33,14 @@ from suture.studies.measure_tests.battery.control_tests import ControlValues
 from suture.studies.measure_tests.battery.rank_correlations import correlate_ranks, separate_pairs
 from suture.studies.measure_tests.population_cells import PopulationCells, collect_cells, find_layers
 from suture.studies.measure_tests.population_outputs import PopulationOutputs, measure_divergence
+from suture.studies.network_study import inference
 from suture.studies.network_study.compared_networks import ComparedNetworks
 
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (network_statistics, function_tests, group_tests):
-        monkeypatch.setattr(module, "DRAWS", 400)
+    for module in (network_statistics, function_tests, group_tests, inference):
+        monkeypatch.setattr(module, "DRAWS", 200)
 
 
 def compare(a: str, b: str, measures: dict[str, np.ndarray], marks: Any = None, **arrays: Any) -> Comparison:

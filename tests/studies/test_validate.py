@@ -29,10 +29,14 @@ CIFAR = Path(os.environ.get("CIFAR10", "/work/shared/data/cifar10"))
 HOW: dict[str, Any] = {"sites": ["1", "3"], "device": "cpu", "controls": ()}
 
 
+def draw_few(patch: pytest.MonkeyPatch) -> None:
+    for module in (network_statistics, function_tests, group_tests, inference):
+        patch.setattr(module, "DRAWS", 100)
+
+
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (network_statistics, function_tests, group_tests, inference):
-        monkeypatch.setattr(module, "DRAWS", 200)
+    draw_few(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def data() -> tuple[Any, Any]:
 
 @pytest.fixture(scope="module")
 def networks(data: tuple[Any, Any]) -> dict[str, nn.Module]:
-    return {f"seed {k}": make(k, data) for k in range(3)}
+    return {f"seed {k}": make(k, data) for k in range(4)}
 
 
 def make(seed: int, data: tuple[Any, Any]) -> nn.Module:
@@ -70,29 +74,69 @@ def test_the_example_of_the_page_runs_the_whole_battery(tmp_path: Path,
     assert all(test in page for test in found.tests)
 
 
-def test_a_validation_in_a_folder_is_kept(networks: Any, data: Any, tmp_path: Path) -> None:
-    seen: list[str] = []
-    given = {**HOW, "measures": "cka@pool", "folder": tmp_path / "run", "controls": "class noise",
-             "progress": lambda stage, done, total: seen.append(stage)}
-    first = suture.validate(networks, *data, **given)
+def often_nan(x: np.ndarray, y: np.ndarray) -> float:
+    return float("nan") if x[0, 0] > y[0, 0] else 1.0
+
+
+def distance(x: np.ndarray, y: np.ndarray) -> float:
+    return float(np.linalg.norm(x - y))
+
+
+def run(networks: Any, data: Any, folder: Path, seen: list[str]) -> Validation:
+    return suture.validate(
+        networks, *data, sites=["1", "3"], device="cpu", measures=["cka@pool", often_nan, distance],
+        folder=folder, controls="class noise", control_targets=1, sensitivity=True, by="half",
+        about={name: {"half": k // 2} for k, name in enumerate(networks)},
+        function={name: 0.1 * k for k, name in enumerate(networks)},
+        progress=lambda stage, done, total: seen.append(stage),
+        on_result=lambda pair: seen.append(f"taken over: {pair.taken_over}"))
+
+
+@pytest.fixture(scope="module")
+def whole(networks: Any, data: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[Validation, Path]:
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        draw_few(patch)
+        return run(networks, data, folder, []), folder
+
+
+def test_a_validation_in_a_folder_is_kept(whole: tuple[Validation, Path], networks: Any, data: Any) -> None:
+    (first, folder), seen = whole, list[str]()
+    second = run(networks, data, folder, seen)
     assert "testing measures" in seen
-    assert len(suture.Study.load(tmp_path / "run" / "population").pairs) == 6  # symmetric: each pair once
-    second = suture.validate(networks, *data, **given,
-                             on_result=lambda pair: seen.append(f"taken over: {pair.taken_over}"))
     assert "taken over: True" in seen
     assert "taken over: False" not in seen
     assert second.table.equals(first.table)
-    loaded = Validation.load(tmp_path / "run")
+    loaded = Validation.load(folder)
     assert loaded.table.equals(first.table)
     assert loaded.warnings == first.warnings
-    assert "3 networks" in repr(loaded)
-    again = suture.validate(suture.Study.load(tmp_path / "run" / "population"), measures="cka@pool",
-                            sensitivity=True)
-    assert again.outcome("cka@pool", "specificity") == first.outcome("cka@pool", "specificity")
+    assert "4 networks" in repr(loaded)
+    with pytest.raises(SutureError, match="expected a validation"):
+        Validation.load(folder / "population")
+
+
+def test_a_study_that_is_there_is_tested(whole: tuple[Validation, Path]) -> None:
+    first, folder = whole
+    again = suture.validate(suture.Study.load(folder / "population"), measures="cka@pool", sensitivity=True)
+    assert again.outcome("cka@pool", "specificity").effect == first.outcome("cka@pool", "specificity").effect
     assert any("sensitivity: it needs the networks" in line for line in again.warnings)
     assert again.outcome("cka@pool", "class noise").reason == "it needs several networks and their data"
-    with pytest.raises(SutureError, match="expected a validation"):
-        Validation.load(tmp_path)
+
+
+def test_measures_with_nan_and_distances_by_mistake(whole: tuple[Validation, Path]) -> None:
+    found = whole[0]
+    assert any("cells have no value" in line for line in found.warnings)
+    assert any("distance: it scores a layer itself below" in line for line in found.warnings)
+    mine = found.table.query("measure == 'distance'")["test"]
+    assert [test for test in mine if not test.startswith("sensitivity")] == ["direction"]
+
+
+def test_groups_and_functions_that_a_user_gives(whole: tuple[Validation, Path]) -> None:
+    found = whole[0]
+    assert found.outcome("cka@pool", "half").unit == "AUROC"
+    assert not np.isnan(found.outcome("cka@pool", "function").effect)
+    assert not any("binomial" in line for line in found.warnings)
+    assert any(test.startswith("sensitivity") for test in found.tests)
 
 
 def test_a_study_of_shuffled_examples_shuffles_them(networks: Any, data: Any) -> None:
@@ -107,25 +151,10 @@ def test_a_study_of_shuffled_examples_shuffles_them(networks: Any, data: Any) ->
 def test_one_network_and_two(networks: Any, data: Any) -> None:
     one = suture.validate({"a": networks["seed 0"]}, *data, measures="cka", **HOW)
     assert "needs several networks, got 1" in one.outcome("cka", "correspondence").reason
-    assert "1 networks: intervals over networks need 3." in one.warnings
+    assert "Intervals over networks need 3 of them, got 1." in one.warnings
     two = suture.validate(dict(list(networks.items())[:2]), *data, measures="cka", **HOW)
     assert np.isnan(two.table["low"]).all()
     assert "2 networks: an interval needs 3" in two.outcome("cka", "specificity").reason
-
-
-def test_measures_with_nan_and_distances_by_mistake(networks: Any, data: Any) -> None:
-    def often_nan(x: np.ndarray, y: np.ndarray) -> float:
-        return float("nan") if x[0, 0] > y[0, 0] else 1.0
-
-    def distance(x: np.ndarray, y: np.ndarray) -> float:
-        return float(np.linalg.norm(x - y))
-
-    found = suture.validate(networks, *data, measures=[often_nan, distance], **HOW)
-    assert any("cells have no value" in line for line in found.warnings)
-    assert any("distance: it scores a layer itself below" in line for line in found.warnings)
-    assert found.table.query("measure == 'distance'")["test"].tolist() == ["direction"]
-    right = suture.indices.own(distance, larger_is_more_similar=False)
-    assert suture.validate(networks, *data, measures=right, **HOW).outcome("distance", "self").effect == 1
 
 
 @pytest.mark.parametrize(("given", "named"), [
@@ -151,18 +180,6 @@ def test_a_measure_of_cells(networks: Any, data: Any) -> None:
         suture.validate({"seed 1": networks["seed 1"]}, *data, measures=half_of, **HOW)
     with pytest.raises(SutureError, match="cka"):
         suture.studies.of_cell(lambda cell: 1.0, "cka")
-
-
-def test_groups_and_functions_that_a_user_gives(networks: Any, data: Any) -> None:
-    four = {**networks, "seed 3": make(3, data)}
-    about = {name: {"half": k // 2} for k, name in enumerate(four)}
-    given = {name: 0.1 * k for k, name in enumerate(four)}
-    found = suture.validate(four, *data, measures="cka@pool", about=about, by="half", function=given,
-                            sensitivity=True, **HOW)
-    assert found.outcome("cka@pool", "half").chance == 0.5
-    assert not np.isnan(found.outcome("cka@pool", "function").effect)
-    assert not any("binomial" in line for line in found.warnings)
-    assert any(test.startswith("sensitivity") for test in found.tests)
 
 
 def test_images_of_groups_are_altered_as_they_say() -> None:

@@ -132,7 +132,7 @@ class _Population:
                    f"{accuracies.max():.3f}) are closer than their binomial error: tests of function have no "
                    "power.")
         if len(self.layers) < 3:
-            yield f"{len(self.layers)} networks: intervals over networks need 3."
+            yield f"Intervals over networks need 3 of them, got {len(self.layers)}."
 
     @property
     def reliability(self) -> float:

@@ -61,7 +61,9 @@ def average_known(values: Floats, axis: int = 0) -> Floats:
 
 
 def leave_each_out(networks: int, statistic: Callable[[Ints], float]) -> Floats:
-    """Return a statistic of all networks but one, for each of them (networks,)."""
+    """Return a statistic of all networks but one, for each of them (networks,); nan for a single network."""
+    if networks < 2:
+        return np.full(networks, math.nan)
     return np.array([statistic(np.delete(np.arange(networks), k)) for k in range(networks)])
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -19,6 +20,15 @@ _TRANSPORT = "transport"
 
 
 @dataclass(frozen=True, eq=False)
+class ComparedPair:
+    """A pair of networks that was compared, loaded when it is asked for, and where its layers are."""
+
+    load: Callable[[], Comparison]
+    rows: Ints
+    columns: Ints
+
+
+@dataclass(frozen=True, eq=False)
 class PopulationCells:
     """One measure of all cells of a population.
 
@@ -29,7 +39,7 @@ class PopulationCells:
         similarity: (N, N, L, L): source and target network, source and target layer, in the common form in
             which larger means more similar; nan where it is missing or marked.
         marked: (N, N, L, L), True where a value is not to be trusted.
-        comparisons: by the numbers of the two networks, with the places of the layers in its matrices.
+        comparisons: by the numbers of the two networks.
     """
 
     measure: str
@@ -37,7 +47,7 @@ class PopulationCells:
     layers: tuple[str, ...]
     similarity: Floats
     marked: Bools
-    comparisons: Mapping[tuple[int, int], tuple[Comparison, Ints, Ints]]
+    comparisons: Mapping[tuple[int, int], ComparedPair]
 
     @property
     def n(self) -> int:
@@ -72,15 +82,6 @@ class PopulationCells:
         """Values (N, N, L) of corresponding layers, nan for a network with itself."""
         return np.diagonal(self.others, axis1=2, axis2=3)
 
-    def select(self, networks: Ints) -> PopulationCells:
-        """Return the same of some networks."""
-        place = {int(old): new for new, old in enumerate(networks)}
-        return replace(self, networks=tuple(self.networks[k] for k in networks),
-                       similarity=self.similarity[np.ix_(networks, networks)],
-                       marked=self.marked[np.ix_(networks, networks)],
-                       comparisons={(place[a], place[b]): made for (a, b), made in self.comparisons.items()
-                                    if a in place and b in place})
-
 
 def collect_cells(study: ComparedNetworks, measure: str, layers: Mapping[str, tuple[str, ...]],
                   own: CellMeasure | None = None) -> PopulationCells:
@@ -96,7 +97,7 @@ def collect_cells(study: ComparedNetworks, measure: str, layers: Mapping[str, tu
     names = tuple(layers)
     n, depth = len(names), len(next(iter(layers.values())))
     similarity, marked = np.full((n, n, depth, depth), np.nan), np.zeros((n, n, depth, depth), bool)
-    kept = dict[tuple[int, int], tuple[Comparison, Ints, Ints]]()
+    kept, fit = dict[tuple[int, int], ComparedPair](), dict[tuple[int, int], Bools]()
     for (a, b), (i, j) in ((pair, (names.index(pair[0]), names.index(pair[1]))) for pair in study.pairs
                            if pair[0] in layers and pair[1] in layers):
         made = study.comparisons[a, b]
@@ -104,12 +105,12 @@ def collect_cells(study: ComparedNetworks, measure: str, layers: Mapping[str, tu
         values, marks = _read(made, (a, b), measure, own)
         values = np.vectorize(lambda v: to_common(measure, float(v)), otypes=[float])(values)
         similarity[i, j], marked[i, j] = values[np.ix_(rows, columns)], marks[np.ix_(rows, columns)]
-        kept[i, j] = made, rows, columns
-    for (i, j), (made, rows, columns) in kept.items():
+        kept[i, j] = ComparedPair(partial(study.comparisons.__getitem__, (a, b)), rows, columns)
+        fit[i, j] = _find_symmetric(made, measure)[np.ix_(rows, columns)]
+    for i, j in kept:
         if (j, i) not in kept:
-            fit = _find_symmetric(made, measure)[np.ix_(rows, columns)]
-            similarity[j, i] = np.where(fit, similarity[i, j], np.nan).T
-            marked[j, i] = (fit & marked[i, j]).T
+            similarity[j, i] = np.where(fit[i, j], similarity[i, j], np.nan).T
+            marked[j, i] = (fit[i, j] & marked[i, j]).T
     similarity[marked] = np.nan
     first = next(iter(layers.values()))
     return PopulationCells(measure, names, first, similarity, marked, kept)
@@ -200,13 +201,23 @@ def _transport(study: ComparedNetworks, sites: Mapping[str, tuple[str, ...]], me
 
 
 def explain_missing(cells: PopulationCells) -> str:
-    """Say how many cells have no value and how many are marked; empty if none."""
-    held, missing, marked = 0, 0, 0
+    """Say how many cells have no value, the first of them why, and how many are marked; empty if none."""
+    held, missing, marked, why = 0, 0, 0, ""
     for i, j in cells.comparisons:
         marks = cells.marked[i, j]
         held, marked = held + marks.size, marked + int(marks.sum())
-        missing += int((np.isnan(cells.similarity[i, j]) & ~marks).sum())
-    parts = [f"{missing} of {held} cells have no value" if missing > 0 else "",
+        lost = int((np.isnan(cells.similarity[i, j]) & ~marks).sum())
+        missing += lost
+        if lost and not why:
+            why = _find_reason(cells.comparisons[i, j].load(), cells.measure)
+    parts = [f"{missing} of {held} cells have no value{why and f' ({why})'}" if missing > 0 else "",
              f"{marked} are marked and left out" if marked else ""]
     found = ", ".join(filter(None, parts))
     return f"{cells.label}: {found}" if found else ""
+
+
+def _find_reason(made: Comparison, measure: str) -> str:
+    """Return the reason of the first value of a measure that is missing; "" if there is none."""
+    of = made.table[made.table["measure"] == measure]
+    reasons = of.loc[of["value"].isna() & (of["reason"] != ""), "reason"]
+    return str(reasons.iloc[0]) if len(reasons) else ""

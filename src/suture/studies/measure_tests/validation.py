@@ -190,5 +190,5 @@ def _warn_of_weakness(outcomes: Sequence[TestOutcome]) -> Iterable[str]:
         known = [o.power for o in outcomes if o.test == test and not math.isnan(o.power)]
         if known and min(known) < ENOUGH_POWER:
             networks = next(o.n for o in outcomes if o.test == test and not math.isnan(o.power))
-            yield (f"{test}: {networks} networks find a relevant effect with probability {min(known):.2f} "
-                   "only; no finding is no evidence.")
+            yield (f"{test}: a relevant effect is found with probability {min(known):.2f} only (networks: "
+                   f"{networks}); no finding is no evidence.")

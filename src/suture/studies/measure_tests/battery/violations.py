@@ -9,7 +9,7 @@ import numpy as np
 
 from suture.numbers import get_measure
 from suture.results import LEVEL, NoiseTest, adjust_holm, choose_test
-from suture.studies.measure_tests.population_cells import PopulationCells
+from suture.studies.measure_tests.population_cells import ComparedPair, PopulationCells
 
 Place = tuple[int, int, int, int]
 """Source network, target network, source layer, target layer."""
@@ -85,26 +85,30 @@ def find_violations(cells: PopulationCells, relations: tuple[Relation, ...]) -> 
     different networks.
     """
     broken = [k for k, r in enumerate(relations) if r.broken]
-    entry, tests = get_measure(cells.measure), dict[tuple[int, int], NoiseTest]()
-    for pair, (made, _, _) in cells.comparisons.items():
-        test = choose_test(entry, (len(made.sources), len(made.targets)), made)
-        if test is None:
-            return Violations(relations, None, "")
-        tests[pair] = test
-    if not tests:
+    first = next(iter(cells.comparisons.values()), None)
+    test = None if first is None else _choose_test(cells, first)
+    if test is None:
         return Violations(relations, None, "")
-    chances = [_find_p(cells, relations[k], tests) for k in broken]
-    adjusted = adjust_holm(np.array(chances))
+    chances = np.full(len(broken), np.nan)
+    for pair in dict.fromkeys(relations[k].more[:2] for k in broken):  # one comparison in memory at a time
+        compared = cells.comparisons[pair]
+        of_pair = _choose_test(cells, compared)
+        for number, k in enumerate(broken):
+            if relations[k].more[:2] == pair and of_pair is not None:
+                chances[number] = _find_p(cells, relations[k], of_pair, compared)
+    adjusted = adjust_holm(chances)
     beyond = tuple(k for k, p in zip(broken, adjusted.tolist(), strict=True) if p < LEVEL)
-    return Violations(relations, beyond, next(iter(tests.values())).name)
+    return Violations(relations, beyond, test.name)
 
 
-def _find_p(cells: PopulationCells, relation: Relation, tests: dict[tuple[int, int], NoiseTest]) -> float:
-    i, j = relation.more[:2]
-    test, (_, rows, columns) = tests[i, j], cells.comparisons[i, j]
+def _choose_test(cells: PopulationCells, compared: ComparedPair) -> NoiseTest | None:
+    made = compared.load()
+    return choose_test(get_measure(cells.measure), (len(made.sources), len(made.targets)), made)
 
+
+def _find_p(cells: PopulationCells, relation: Relation, test: NoiseTest, compared: ComparedPair) -> float:
     def place(of: Place) -> tuple[int, int]:
-        return int(rows[of[2]]), int(columns[of[3]])
+        return int(compared.rows[of[2]]), int(compared.columns[of[3]])
 
     s = cells.similarity
     smallest = min(test.compute(place(relation.more), place(other))
