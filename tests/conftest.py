@@ -43,13 +43,13 @@ FAST = {
 LONG = (
     "golden/test_golden.py", "representations/test_accumulators.py", "tests/test_laws.py",
     "ood/test_detection.py", "compare/test_kept_run.py", "studies/test_study.py", "stitching/test_layer.py",
-    "studies/test_engines.py", "compare/test_unsolved.py", "compare/test_arrays.py",
-    "studies/test_hurt_studies.py", "stitching/test_trainer.py", "numbers/test_roc.py",
-    "compare/test_chance.py", "compare/test_token_scores.py", "compare/test_encoder_decoders.py",
-    "compare/test_reuse.py", "results/test_figures.py", "compare/test_outputs.py", "ood/test_energy.py",
-    "testing/test_index_laws.py", "studies/test_group_passes.py", "compare/test_out_of_memory.py",
-    "specs/test_specs_networks.py", "cli/test_stitching_commands.py", "networks/test_tails.py",
-    "cli/test_demo.py",
+    "studies/test_validate.py", "studies/test_engines.py", "compare/test_unsolved.py",
+    "compare/test_arrays.py", "studies/test_hurt_studies.py", "stitching/test_trainer.py",
+    "numbers/test_roc.py", "compare/test_chance.py", "compare/test_token_scores.py",
+    "compare/test_encoder_decoders.py", "compare/test_reuse.py", "results/test_figures.py",
+    "compare/test_outputs.py", "ood/test_energy.py", "testing/test_index_laws.py",
+    "studies/test_group_passes.py", "compare/test_out_of_memory.py", "specs/test_specs_networks.py",
+    "cli/test_stitching_commands.py", "networks/test_tails.py", "cli/test_demo.py",
 )
 """Files that take longest, begun first (in the order of `make test`)."""
 
