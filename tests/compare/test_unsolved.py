@@ -113,7 +113,8 @@ EVERYTHING: dict[str, Any] = {"methods": ["dm", "tlm"], "indices": "default", "j
 WITHOUT_INDICES = EVERYTHING | {"indices": (), "jackknife": 0}
 
 
-def test_every_factorisation_of_a_comparison_fails_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_factorisation_of_a_comparison_fails_in_turn(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage of moments runs anew for each of its calls, on the moments of one pass; all for what comes
     before, and all but the indices for what comes after."""
     kept: list[Any] = []
@@ -149,17 +150,17 @@ def test_every_factorisation_of_a_comparison_fails_in_turn(monkeypatch: pytest.M
 
     before, _, inner = run_moments(None)
     assert inner.calls == counter.calls[start:end]
-    for k in range(len(inner.calls)):
+    for k in range(0, len(inner.calls), step):
         after, notes, call = run_moments(k)
         check(before, after, call, notes, 1)
     assert 0 < start < end < len(counter.calls)
-    for k in range(start):
+    for k in range(0, start, step):
         after, call = run_counted(monkeypatch, k, "full", **EVERYTHING)
         check(values(whole), values(after), call, after.meta["notes"], 2)
     _, counted = run_counted(monkeypatch, None, "full", **WITHOUT_INDICES)
     later = len(counter.calls) - end
     assert counted.calls[-later:] == counter.calls[end:]
-    calls = range(len(counted.calls) - later, len(counted.calls))
+    calls = range(len(counted.calls) - later, len(counted.calls), step)
     check_each_failure("full", monkeypatch, calls, 2, **WITHOUT_INDICES)
 
 

@@ -37,7 +37,7 @@ EXAMPLE = "digits_self/result"
 
 
 LONG = ("digits_seeds", "every_detector", "every_family", "resumed", "patches_and_maps", "two_preparations",
-        "text_encoder", "as_in_the_paper")
+        "text_encoder", "as_in_the_paper", "digits_self", "masked_words", "options")
 """Cases that take long, and whose parts have references or siblings in the tests of the rooms."""
 SHORT = [name for name in STORED if name not in LONG]
 
