@@ -33,7 +33,8 @@ FAST = {
     "results": ("measured", "sanity", "verdicts"),
     "compare": ("settings", "data_description", "run", "scores"),
     "specs": ("specs", "specs_image_processors"),
-    "studies": ("controls", "measure_tests", "network_inference", "probes", "sensitivity", "spec", "validate"),
+    "studies": ("controls", "measure_tests", "network_inference", "probes", "sensitivity", "spec",
+                "validate"),
     "cli": ("console",),
     "testing": ("site_laws",),
 }

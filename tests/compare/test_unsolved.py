@@ -114,7 +114,7 @@ WITHOUT_INDICES = EVERYTHING | {"indices": (), "jackknife": 0}
 
 
 @pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
-def test_every_factorisation_of_a_comparison_fails_in_turn(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_factorisations_of_a_comparison_fail_in_turn(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The stage of moments runs anew for each of its calls, on the moments of one pass; all for what comes
     before, and all but the indices for what comes after."""
     kept: list[Any] = []
