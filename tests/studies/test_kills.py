@@ -58,7 +58,10 @@ def note_words(work: Callable[[], object]) -> None:
 
 
 def find_workers(driver: int) -> list[int]:
-    """Return the worker processes that a driver has started: its own children, or those of its Ray."""
+    """Return the worker processes that a driver has started: its own children, or those of its Ray.
+
+    Ray's agents are no workers: its whole node ends with one of them.
+    """
     parents, found = {driver}, list[int]()
     for path in sorted(Path("/proc").glob("[0-9]*/stat"), key=lambda path: int(path.parent.name)):
         try:
@@ -66,7 +69,8 @@ def find_workers(driver: int) -> list[int]:
             if parent in parents:
                 parents.add(number)
                 command = (path.parent / "cmdline").read_bytes()
-                found += [number] * (b"spawn_main" in command or command.startswith(b"ray::"))
+                found += [number] * (b"spawn_main" in command
+                                     or command.startswith((b"ray::IDLE", b"ray::_run")))
         except (OSError, ValueError):
             continue
     return found
