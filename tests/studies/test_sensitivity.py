@@ -20,14 +20,11 @@ from suture import SutureError, TaskRecipe
 from suture.indices import GROUPS, of_blocks, of_matrices
 from suture.numbers import MomentBlock
 from suture.studies import ProbeRecipe, Sensitivity, rank_alignments
+from suture.studies.measure_tests.network_statistics import find_mean_power, flip_signs
 from suture.studies.probes.principal_components import Basis
 from suture.studies.sensitivity_test.detection import tabulate_detection
 from suture.studies.sensitivity_test.outcomes import list_outcomes
-from suture.studies.sensitivity_test.rank_correlations import (
-    find_power,
-    flip_signs,
-    tabulate_correlations,
-)
+from suture.studies.sensitivity_test.rank_correlations import tabulate_correlations
 from suture.studies.sensitivity_test.seed_spread import tabulate_spread
 from suture.studies.sensitivity_test.unit_rows import UnitRows
 from tests.support import tiny
@@ -285,8 +282,8 @@ def test_power_is_that_of_simulated_tests() -> None:
     drawn = rng.normal(0.5, 0.6, (4000, 8))
     wanted = (stats.ttest_1samp(drawn, 0, axis=1, alternative="greater").pvalue < 0.05).mean()
     scaled = stats.zscore(rng.normal(size=8), ddof=1) * 0.6
-    assert find_power(scaled, 0.5, 0.05) == pytest.approx(wanted, abs=0.03)
-    assert find_power(np.array([0.1, 0.9, 0.4, 0.5]), 0.5, 0.05) == 0  # four signs allow no p below 0.0625
+    assert find_mean_power(scaled, 0.5, 0.05) == pytest.approx(wanted, abs=0.03)
+    assert find_mean_power(np.array([0.1, 0.9, 0.4, 0.5]), 0.5, 0.05) == 0  # four signs allow no p below 0.0625
 
 
 def test_outcomes_have_the_network_as_their_unit() -> None:

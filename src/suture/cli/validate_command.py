@@ -37,7 +37,9 @@ def validate(
 
 
 def print_validation(made: Validation) -> None:
-    """Print the warnings, and a line for each test and measure."""
+    """Print what was found, the warnings, and a line for each test and measure."""
+    for sentence in made.findings:
+        console.print(clean(sentence), soft_wrap=True)
     print_notes(made.warnings)
     table = Table(Column("test", overflow="fold"), Column("measure", overflow="fold"), Column("effect"),
                   Column("95 %"), Column("p"), Column("", overflow="fold"))

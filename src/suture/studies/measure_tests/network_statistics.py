@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 
+from suture._base import expect
 from suture.numbers import Floats, Ints
 
 DRAWS = 2000
@@ -19,6 +20,9 @@ LEVEL, ENOUGH_POWER = 0.05, 0.8
 _TIE = 1e-6
 """Weight of what breaks ties of a statistic."""
 _ROUNDING = 1e-12
+_EXACT = 12
+"""Largest number of networks whose signs are all tried."""
+_SIGNS = 4095
 
 
 def break_ties(statistic: Floats, finer: Floats) -> Floats:
@@ -105,6 +109,39 @@ def decide(p: float, power: float) -> bool | None:
     return True if p <= LEVEL else False if power >= ENOUGH_POWER else None
 
 
+def flip_signs(values: Floats, seed: int = 0) -> float:
+    """Return the one-sided p value of a mean above 0 when the sign of each network's value is a coin toss.
+
+    All signs are tried for up to twelve networks, else they are drawn. The smallest p is 1 / 2^n.
+    """
+    n = len(values)
+    expect(n > 0, "at least one value", n)
+    if n <= _EXACT:
+        signs = np.array(list(product((1.0, -1.0), repeat=n)))
+    else:
+        drawn = np.random.default_rng(seed).choice((1.0, -1.0), (_SIGNS, n))
+        signs = np.vstack([np.ones(n), drawn])
+    means = signs @ values
+    return float((means >= means[0] - 1e-12 * np.abs(values).sum()).mean())
+
+
+def find_mean_power(values: Floats, relevant: float, level: float) -> float:
+    """Return the chance that a mean of `relevant` is found with the spread of these values (one-sided t).
+
+    It is 0 if so few values allow no p below the level.
+    """
+    from scipy import stats
+
+    n = len(values)
+    if n < 2 or 0.5**n > level:
+        return 0.0
+    spread = float(np.std(values, ddof=1))
+    if spread == 0:
+        return 1.0
+    critical = stats.t.ppf(1 - level, n - 1)
+    return float(stats.nct.sf(critical, n - 1, relevant * math.sqrt(n) / spread))
+
+
 @lru_cache(maxsize=64)
 def find_share_power(trials: int, chance: float) -> float:
     """Return the power of the one-sided binomial test for a share halfway between chance and 1."""
@@ -156,8 +193,3 @@ def _find_power(null: Floats, found: Floats) -> float:
 def attenuate(rho: float, reliability: float) -> float:
     """Return what is left of the rank correlation `rho` where one side is so reliable (Spearman 1904)."""
     return rho * math.sqrt(max(0.0, min(1.0, reliability)))
-
-
-def join_reasons(reasons: Sequence[str]) -> str:
-    """Return different reasons as one text."""
-    return "; ".join(dict.fromkeys(filter(None, reasons)))

@@ -69,7 +69,7 @@ def render_validation(found: Validation) -> str:
     units = {o.test: o.unit for o in found.outcomes}
     return fill_template(resources.files("suture.studies.measure_tests").joinpath("validation.html"),
                          found.measures, {
-        "title": "Is the measure any good?", "warnings": found.warnings,
+        "title": "Is the measure any good?", "findings": found.findings, "warnings": found.warnings,
         "facts": [("networks", ", ".join(found.networks)), ("layers", ", ".join(found.layers))],
         "tests": [(test, units[test]) for test in found.tests], "rows": rows,
         "image": embed("image/png", render_png(draw_validation(found), 130)),

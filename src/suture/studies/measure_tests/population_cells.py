@@ -211,7 +211,7 @@ def explain_missing(cells: PopulationCells) -> str:
         if lost and not why:
             why = _find_reason(cells.comparisons[i, j].load(), cells.measure)
     parts = [f"{missing} of {held} cells have no value{why and f' ({why})'}" if missing > 0 else "",
-             f"{marked} are marked and left out" if marked else ""]
+             f"{marked} of {held} cells are marked and left out" if marked else ""]
     found = ", ".join(filter(None, parts))
     return f"{cells.label}: {found}" if found else ""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture._base import FilePath, SutureError, checked, expect, make_unknown_error, replace_file
+from suture.numbers import get_measure
 from suture.results import adjust_holm, format_people_csv, require_matplotlib
 from suture.studies.measure_tests.battery.control_tests import CONTROLS
 from suture.studies.measure_tests.network_statistics import ENOUGH_POWER, LEVEL
@@ -71,6 +72,20 @@ class Validation:
     def tests(self) -> tuple[str, ...]:
         """The tests, in order."""
         return tuple(dict.fromkeys(o.test for o in self.outcomes))
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """One sentence for each measure: which tests it passes and fails, and how many are not decided."""
+        return tuple(self._describe(measure) for measure in self.measures)
+
+    def _describe(self, measure: str) -> str:
+        found: dict[bool | None, list[str]] = {True: [], False: [], None: []}
+        for o in self.outcomes:
+            if o.measure == measure:
+                found[o.passed].append(o.test)
+        passed, failed = (", ".join(found[k]) or "none" for k in (True, False))
+        return (f"{get_measure(measure).label} passes {len(found[True])} tests ({passed}) and fails "
+                f"{len(found[False])} ({failed}); {len(found[None])} are not decided.")
 
     @property
     def table(self) -> pd.DataFrame:
@@ -185,10 +200,12 @@ def adjust_outcomes(outcomes: Iterable[TestOutcome]) -> Iterable[TestOutcome]:
 
 
 def _warn_of_weakness(outcomes: Sequence[TestOutcome]) -> Iterable[str]:
-    """Yield a sentence for each test that would hardly find what it looks for."""
-    for test in dict.fromkeys(o.test for o in outcomes):
-        known = [o.power for o in outcomes if o.test == test and not math.isnan(o.power)]
-        if known and min(known) < ENOUGH_POWER:
-            networks = next(o.n for o in outcomes if o.test == test and not math.isnan(o.power))
-            yield (f"{test}: a relevant effect is found with probability {min(known):.2f} only (networks: "
-                   f"{networks}); no finding is no evidence.")
+    """Yield a sentence that names the tests which would hardly find what they look for, if there are any."""
+    weak = dict[str, float]()
+    for o in outcomes:
+        if o.power < ENOUGH_POWER:
+            weak[o.test] = min(o.power, weak.get(o.test, 1.0))
+    if weak:
+        yield (f"Too weak to show that an effect is absent, by their power below {ENOUGH_POWER:g}: "
+               + ", ".join(f"{test} {math.floor(100 * power) / 100:.2f}" for test, power in weak.items())
+               + ".")

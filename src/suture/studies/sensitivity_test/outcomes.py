@@ -10,9 +10,15 @@ import numpy as np
 
 from suture.numbers import Floats, estimate_batch_mean
 from suture.results import LEVEL
-from suture.studies.measure_tests.network_statistics import FEWEST, bound, decide, leave_each_out
+from suture.studies.measure_tests.network_statistics import (
+    FEWEST,
+    bound,
+    decide,
+    find_mean_power,
+    flip_signs,
+    leave_each_out,
+)
 from suture.studies.measure_tests.record import TestOutcome
-from suture.studies.sensitivity_test.rank_correlations import find_power, flip_signs
 from suture.studies.sensitivity_test.seed_spread import LEVELS
 
 if TYPE_CHECKING:
@@ -50,7 +56,7 @@ def _describe_noticing(measure: str, level: str, table: pd.DataFrame) -> TestOut
     low, high, reason = bound(share, _leave_out(values), curves // len(values))
     p = flip_signs(values - HALF)
     passed = True if p <= LEVEL else False if flip_signs(HALF - values) <= LEVEL else None
-    power = find_power(values, RELEVANT_SHARE, LEVEL)
+    power = find_mean_power(values, RELEVANT_SHARE, LEVEL)
     interval = _show(low, high, ".0%")
     sentence = (f"In {share:.0%} of {curves} curves{interval} {measure} exceeds the {level} of "
                 f"the distances between seeds no later than the probe changes, p = {p:.2g} against half of "
@@ -66,7 +72,7 @@ def _describe_correlation(measure: str, kind: str, table: pd.DataFrame) -> TestO
         reasons = [r for r in table["reason"] if r] or ["no curve"]
         return _make_missing(test, measure, name, 0.0, reasons[0])
     effect, (low, high, reason) = float(values.mean()), _find_interval(values)
-    p, power = flip_signs(values), find_power(values, RELEVANT, LEVEL)
+    p, power = flip_signs(values), find_mean_power(values, RELEVANT, LEVEL)
     sentence = (f"Over the ranks of a site, {name}'s correlation of {measure} with the change of the probe "
                 f"is {effect:.2f}{_show(low, high, '.2f')}, p = {p:.2g} over signs of {len(values)} "
                 "networks; every measure that falls with the rank has some of it.")

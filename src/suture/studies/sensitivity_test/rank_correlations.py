@@ -1,23 +1,18 @@
-"""Does a measure order deletions as the probe does: rank correlations, with the network as the unit."""
+"""Does a measure order deletions as the probe does: rank correlations over the ranks of a site."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suture._base import expect
-from suture.numbers import Floats, get_measure
+from suture.numbers import get_measure
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CORRELATION_COLUMNS = ("network", "site", "measure", "spearman", "kendall", "ranks", "reason")
-_EXACT = 12
-"""Largest number of networks whose signs are all tried."""
-_DRAWS = 4095
 _ROUNDING = 1e-6
 """Range of a curve, relative to its values, that products in float32 make of one value."""
 
@@ -52,36 +47,3 @@ def _correlate(key: Any, curve: pd.DataFrame, change: dict[int, float]) -> dict[
             return row | {"reason": f"{what} is the same at all ranks"}
     return row | {"spearman": float(stats.spearmanr(x, y).statistic),
                   "kendall": float(stats.kendalltau(x, y, variant="b").statistic)}
-
-
-def flip_signs(values: Floats, seed: int = 0) -> float:
-    """Return the one-sided p value of a mean above 0 when the sign of each network's value is a coin toss.
-
-    All signs are tried for up to twelve networks, else they are drawn. The smallest p is 1 / 2^n.
-    """
-    n = len(values)
-    expect(n > 0, "at least one value", n)
-    if n <= _EXACT:
-        signs = np.array(list(itertools.product((1.0, -1.0), repeat=n)))
-    else:
-        drawn = np.random.default_rng(seed).choice((1.0, -1.0), (_DRAWS, n))
-        signs = np.vstack([np.ones(n), drawn])
-    means = signs @ values
-    return float((means >= means[0] - 1e-12 * np.abs(values).sum()).mean())
-
-
-def find_power(values: Floats, relevant: float, level: float) -> float:
-    """Return the chance that a mean of `relevant` is found with the spread of these values (one-sided t).
-
-    It is 0 if so few values allow no p below the level.
-    """
-    from scipy import stats
-
-    n = len(values)
-    if n < 2 or 0.5**n > level:
-        return 0.0
-    spread = float(np.std(values, ddof=1))
-    if spread == 0:
-        return 1.0
-    critical = stats.t.ppf(1 - level, n - 1)
-    return float(stats.nct.sf(critical, n - 1, relevant * math.sqrt(n) / spread))
