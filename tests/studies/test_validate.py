@@ -112,7 +112,8 @@ def test_a_validation_in_a_folder_is_kept(whole: tuple[Validation, Path], networ
     assert loaded.warnings == first.warnings
     for measure, sentence in zip(first.measures, first.findings, strict=True):
         passed = [o for o in first.outcomes if o.measure == measure and o.passed]
-        assert f"passes {len(passed)} tests ({', '.join(o.test for o in passed) or 'none'})" in sentence
+        listed = f"{len(passed)} tests ({', '.join(o.test for o in passed)})" if passed else "no test"
+        assert f" passes {listed} and fails " in sentence
     weak = {o.test for o in first.outcomes if o.power < 0.8}
     assert weak
     assert [all(f" {test} 0." in line for test in weak) for line in first.warnings].count(True) == 1

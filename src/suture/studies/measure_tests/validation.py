@@ -83,9 +83,10 @@ class Validation:
         for o in self.outcomes:
             if o.measure == measure:
                 found[o.passed].append(o.test)
-        passed, failed = (", ".join(found[k]) or "none" for k in (True, False))
-        return (f"{get_measure(measure).label} passes {len(found[True])} tests ({passed}) and fails "
-                f"{len(found[False])} ({failed}); {len(found[None])} are not decided.")
+        passed, failed = (f"{len(found[k])} tests ({', '.join(found[k])})" if found[k] else "no test"
+                          for k in (True, False))
+        return (f"{get_measure(measure).label} passes {passed} and fails {failed}; "
+                f"{len(found[None])} are not decided.")
 
     @property
     def table(self) -> pd.DataFrame:
