@@ -24,6 +24,7 @@ from suture.results.report import require_matplotlib as require_matplotlib
 from suture.results.report import write_report as write_report
 from suture.results.report import write_with_figures as write_with_figures
 from suture.results.sanity import Verdict as Verdict
+from suture.results.sanity import tabulate_contests as tabulate_contests
 from suture.results.saving import give_up_result as give_up_result
 from suture.results.saving import has_comparison as has_comparison
 from suture.results.saving import is_given_up as is_given_up
