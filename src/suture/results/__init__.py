@@ -50,13 +50,13 @@ if TYPE_CHECKING:
     from suture.results.drawing.maps import draw_matrix as draw_matrix
     from suture.results.drawing.style import STYLE as STYLE
     from suture.results.drawing.style import style as style
-    from suture.results.heatmaps import build_map as build_map
     from suture.results.heatmaps import format_value as format_value
     from suture.results.heatmaps import make_printable as make_printable
-    from suture.results.heatmaps import style_cell as style_cell
+    from suture.results.page import build_map as build_map
     from suture.results.page import embed as embed
     from suture.results.page import fill_template as fill_template
     from suture.results.page import list_provenance as list_provenance
+    from suture.results.page import style_cell as style_cell
     from suture.results.page import write_text as write_text
 
 _DRAWING = {
@@ -64,8 +64,8 @@ _DRAWING = {
     "drawing.grids": ("draw_matrix_grid",),
     "drawing.maps": ("Heat", "draw_matrix"),
     "drawing.style": ("STYLE", "style"),
-    "heatmaps": ("build_map", "format_value", "make_printable", "style_cell"),
-    "page": ("embed", "fill_template", "list_provenance", "write_text"),
+    "heatmaps": ("format_value", "make_printable"),
+    "page": ("build_map", "embed", "fill_template", "list_provenance", "style_cell", "write_text"),
 }
 _MODULE_OF = {name: module for module, names in _DRAWING.items() for name in names}
 

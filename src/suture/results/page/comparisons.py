@@ -20,8 +20,8 @@ from suture.numbers import METHOD_NAMES, get_measure, sort_measures
 from suture.ood import BUILT_IN, describe_range
 from suture.results.drawing import files, histograms
 from suture.results.findings import summarise_findings
-from suture.results.heatmaps import describe_scale, group_heatmaps, list_marked
 from suture.results.measured import Measured, format_people_csv
+from suture.results.page.maps import describe_scale, group_heatmaps, list_marked
 from suture.results.sanity import is_lost
 from suture.results.standing import find_standing
 
@@ -86,7 +86,7 @@ def _make_environment() -> Environment:
 
     # Names of sites and networks come from users, so everything is escaped.
     return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                       finalize=_escape_lines, loader=PackageLoader("suture.results"))
+                       finalize=_escape_lines, loader=PackageLoader("suture.results.page"))
 
 
 def _escape_lines(value: Any) -> Any:
