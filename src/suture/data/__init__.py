@@ -31,6 +31,7 @@ from suture.data.micro_batch import join_memory_notes as join_memory_notes
 from suture.data.misplaced import describe_form as describe_form
 from suture.data.seen import SeenData as SeenData
 from suture.data.sources import is_spec as is_spec
+from suture.data.sources import open_auxiliary as open_auxiliary
 from suture.data.sources import open_pair as open_pair
 from suture.data.sources.examples import Examples as Examples
 from suture.data.sources.shards import ShardDigest as ShardDigest

@@ -21,7 +21,7 @@ from suture._base import (
     make_unknown_error,
     options,
 )
-from suture.data import Examples, is_spec, open_pair
+from suture.data import Examples, is_spec, open_auxiliary, open_pair
 
 
 @options
@@ -117,10 +117,22 @@ def _take_subset(made: Any, n: int | None, seed: int, spec: str) -> Any:
 
 
 def load_inputs(spec: str | None) -> Any:
-    """Return the result of ``module:function``, such as auxiliary data; None gives None."""
+    """Return auxiliary data that `spec` names; None gives None.
+
+    Args:
+        spec: ``module:function``, whose result is returned; or ``digits``, a path, ``hf:NAME`` or
+            ``torchvision:NAME@ROOT``, whose training examples are: all of them where there is no test split,
+            mixed where they are stored class by class.
+    """
     if spec is None:
         return None
-    expect(":" in spec, "a function mypackage.data:inputs that returns data", repr(spec))
+    expect(isinstance(spec, str) and bool(spec), "a path of data, or a function mypackage.data:inputs",
+           repr(spec))
+    if spec == "digits":
+        return zoo.digits("train")
+    if is_spec(spec):
+        return open_auxiliary(spec)
+    expect(":" in spec, "a path of data, or a function mypackage.data:inputs that returns data", repr(spec))
     made = call_user_function(spec)
     expect(made is not None, f"inputs or data from {spec}", "None", "return them")
     return made
