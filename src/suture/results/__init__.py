@@ -45,7 +45,9 @@ from suture.results.verdicts import judge_cell as judge_cell
 
 if TYPE_CHECKING:
     from suture.results.drawing.files import render_png as render_png
+    from suture.results.drawing.files import save_drawn as save_drawn
     from suture.results.drawing.grids import draw_matrix_grid as draw_matrix_grid
+    from suture.results.drawing.grids import make_figure as make_figure
     from suture.results.drawing.maps import Heat as Heat
     from suture.results.drawing.maps import draw_matrix as draw_matrix
     from suture.results.drawing.style import STYLE as STYLE
@@ -60,8 +62,8 @@ if TYPE_CHECKING:
     from suture.results.page import write_text as write_text
 
 _DRAWING = {
-    "drawing.files": ("render_png",),
-    "drawing.grids": ("draw_matrix_grid",),
+    "drawing.files": ("render_png", "save_drawn"),
+    "drawing.grids": ("draw_matrix_grid", "make_figure"),
     "drawing.maps": ("Heat", "draw_matrix"),
     "drawing.style": ("STYLE", "style"),
     "heatmaps": ("format_value", "make_printable"),

@@ -1,6 +1,8 @@
 """Studies of many networks, and of the measures themselves: controls with known answers."""
 
 from suture.studies import controls as controls
+from suture.studies.experiments.call import Reproduction as Reproduction
+from suture.studies.experiments.call import reproduce as reproduce
 from suture.studies.following.finished_pair import FinishedPair as FinishedPair
 from suture.studies.following.mlflow import MLflow as MLflow
 from suture.studies.following.wandb import WandB as WandB
