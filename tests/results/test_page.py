@@ -99,7 +99,8 @@ def test_every_cell_is_in_the_page(kind):
 
 @pytest.mark.parametrize(("values", "encoded"), [
     ([0.5, np.nan], [0.5, None]), ([np.inf, -np.inf], ["Infinity", "-Infinity"]),
-    ([1 / 3, 2.0], [0.333333, 2]), ([-0.0, 1e300], [0, 1e300]), ([7.0, 7.0], 7), ([np.nan, np.nan], None), ([0.1], [0.1]), ([], [])])
+    ([1 / 3, 2.0], [0.333333, 2]), ([-0.0, 1e300], [0, 1e300]), ([7.0, 7.0], 7),
+    ([np.nan, np.nan], None), ([0.1], [0.1]), ([], [])])
 def test_numbers_of_a_map(values, encoded):
     found = encode_numbers(np.array(values))
     assert found == encoded
@@ -203,7 +204,7 @@ def test_nulls_are_said_of_each_cell():
         above = cell.column != "layer1.1"
         assert ("chance" in cell.signs) == (cell.key == "cka" and not above)
         if cell.key == "cka":
-            assert cell.lines[0].startswith(f"by chance 0.25 ± 0.25; {'' if above else 'not '}above chance (p")
+            assert cell.lines[0].startswith(f"by chance 0.25 ± 0.25; {'' if above else 'not '}above chance (")
         assert ("no null: no null in closed form" in cell.lines) == (cell.key == "opd")
     assert "<td>CKA (biased)</td><td class=\"number\">6</td><td class=\"number\">9</td>" in text
     assert "degree sign" in text
