@@ -113,6 +113,6 @@ addEventListener("afterprint", () => {
 for (const box of document.querySelectorAll(".scroll, pre")) {
   if (box.scrollWidth <= box.clientWidth) continue;
   box.tabIndex = 0;
-  box.setAttribute("role", "region");
+  box.setAttribute("role", "group");
   box.setAttribute("aria-label", box.dataset.name || "table");
 }

@@ -92,7 +92,7 @@ class Plot {
     const box = document.createElement("div");
     box.className = "values scroll";
     box.tabIndex = 0;
-    box.setAttribute("role", "region");
+    box.setAttribute("role", "group");
     box.setAttribute("aria-label", `Table of ${this.map.label}`);
     box.append(this.makeTable());
     this.figure.append(box);
