@@ -62,7 +62,7 @@ def render_study(study: Study, found: StudyFindings, drawn: Mapping[str, Callabl
     measures = [found.measure] if study.pairs else []
     rows, table = _tabulate_pairs(study, found)
     return fill_template(resources.files("suture.studies.network_study").joinpath("study.html"), measures, {
-        "title": f"How similar? {n} networks" if n > 1 else f"How similar? {study.networks[0]}",
+        "title": f"How similar are {n} networks?" if n > 1 else f"How similar? {study.networks[0]}",
         "sentences": found.sentences, "facts": _list_facts(study, found),
         "images": [_draw(name, make) for name, make in drawn.items() if name != "map"],
         "lost": [f"{_TITLES[name]}: {reason}." for name, reason in lost.items()],
@@ -106,7 +106,7 @@ def _explain(study: Study, pair: tuple[str, str], value: float, one: Reduced | N
     """Say what the value of a pair rests on, or why it has none."""
     if one is not None and not np.isnan(value):
         left = f"; {one.left_out} left out: {one.why}" if one.left_out else ""
-        return f"from {one.cells} cells{left}"
+        return f"from {one.cells} cell{'s' * (one.cells != 1)}{left}"
     reason = study.failures.get(pair) or (
         f"no cell has a value to be trusted: {one.why}" if one is not None and pair in study.comparisons else
         "not compared")
