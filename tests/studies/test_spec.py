@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from suture import SutureError, zoo
 from suture.studies import StudyFile
 from suture.studies.population.sources import SpecNetwork
+from suture.studies.spec.commands import _list
 from suture.studies.spec.network_tables import Entry, TrainingEntry
 from suture.studies.spec.toml_file import TomlFile
 from suture.studies.spec.training import list_trainings
@@ -105,6 +107,20 @@ thresholds = {works = 0.5}
 def test_ood_in_one_line(write: Write, ood: str, methods: Any) -> None:
     found = StudyFile.read(write(f"{LEAST}[settings]\nood = {ood}")).settings.detection
     assert (None if found is None else found.names) == methods
+
+
+def test_auxiliary_data_by_path_are_part_of_the_keys(write: Write) -> None:
+    """A study computes a pair anew if its auxiliary data have changed, not if they lie elsewhere."""
+    spec = LEAST + "[settings]\nmethods = ['dm']\nood.auxiliary = '{}.npy'\nood.most = 8\n"
+    made = np.random.default_rng(0).random((9, 2, 8, 8)).astype(np.float32)
+    keys = {}
+    for name, changed in (("a", 0), ("same", 0), ("b", 1)):
+        np.save(name, made + changed)
+        file = StudyFile.read(write(spec.format(name)))
+        assert file.settings.detection is not None
+        assert len(file.settings.detection.auxiliary) == 9
+        keys[name] = _list(file)[0].tasks[0].key
+    assert keys["a"] == keys["same"] != keys["b"]
 
 
 def test_checkpoints_come_in_the_order_of_their_numbers(write: Write, tmp_path: Path) -> None:

@@ -24,9 +24,9 @@ from suture.stitching import TaskRecipe
 
 NETWORK_HELP = ("zoo:NAME, torchvision:NAME, timm:NAME, hf:NAME or hf:FOLDER, or module:function that "
                 "returns a network (imports your code).")
-DATA_HELP = ("'digits', a folder of class folders, Parquet, npz, txt, csv or jsonl files, hf:NAME or a "
-             "folder of `datasets`, torchvision:NAME@ROOT, or module:function that returns (train, test) "
-             "(imports your code).")
+DATA_HELP = ("'digits', a folder of class folders, Parquet, npz, npy, txt, csv or jsonl files, of SVHN, "
+             "ImageNet or binary CIFAR, hf:NAME or a folder of `datasets`, torchvision:NAME@ROOT, or "
+             "module:function that returns (train, test) (imports your code).")
 NetworkArgument = Annotated[str, typer.Argument(help=f"Network: {NETWORK_HELP}")]
 TargetArgument = Annotated[str | None, typer.Argument(
     help="Network that gives the tails. Default: the source.")]
@@ -44,7 +44,7 @@ LABELS = ("groups", "within")
 """Options that hold a label for each example, and name a file of them."""
 _OF_EXAMPLES = " File of one array: .npy, .npz or .safetensors."
 _FILES = ("auxiliary", "unseen")
-"""Options that name a user's function, which returns data."""
+"""Options that name data by path, or a user's function that returns them."""
 
 
 def list_parameters(record: type, only: Collection[str] = (), leave_out: Collection[str] = (),

@@ -250,8 +250,7 @@ class CompareOptions(Settings):
     data: Annotated[Any, Doc(
         "Examples for stitching layers and indices: a DataLoader or re-iterable of (inputs, labels), a "
         "Dataset, tensors or arrays (inputs, labels), or `Paired` loaders if the networks need different "
-        "inputs.",
-        )] = None
+        "inputs.")] = None
     test: Annotated[Any, Doc(
         "Examples for the evaluation of stitched networks. None: `data` again, with a note in the result.",
         )] = None
@@ -270,11 +269,15 @@ class CompareOptions(Settings):
     restart: Annotated[bool, Doc(
         "Start anew: remove earlier checkpoints, and replace the earlier result, also a damaged one, when "
         "the first stage is done. Other files stay.")] = Field(default=False, kw_only=True)
-
     shard: Annotated[tuple[Count, Count] | str | None, Doc(
         "Number of a shard and of all, such as (3, 8) or 3/8: only the pass over this part of the data is "
         "run, and what it has collected is returned, for `suture.merge`. The data must come in one order.",
         )] = Field(default=None, kw_only=True)
+
+    @cached_property
+    def detection(self) -> OOD | None:
+        """The out-of-distribution scores, with raw auxiliary examples prepared like the data."""
+        return (found := super().detection) and found.prepare_like(self.data)
 
     @property
     def shard_numbers(self) -> tuple[int, int]:

@@ -31,6 +31,7 @@ from suture.data.micro_batch import join_memory_notes as join_memory_notes
 from suture.data.misplaced import describe_form as describe_form
 from suture.data.seen import SeenData as SeenData
 from suture.data.sources import is_spec as is_spec
+from suture.data.sources import open_auxiliary as open_auxiliary
 from suture.data.sources import open_pair as open_pair
 from suture.data.sources.examples import Examples as Examples
 from suture.data.sources.shards import ShardDigest as ShardDigest
@@ -40,5 +41,6 @@ from suture.data.sources.shards import merge_digests as merge_digests
 from suture.data.sources.shards import read_shard as read_shard
 from suture.data.sources.splits import draw_balanced_order as draw_balanced_order
 from suture.data.sources.splits import make_generator as make_generator
+from suture.data.sources.splits import renumber_classes as renumber_classes
 from suture.data.text_preprocessing import TextPreprocessing as TextPreprocessing
 from suture.data.text_preprocessing import explain_token_mismatch as explain_token_mismatch

@@ -25,6 +25,7 @@ from suture.data import (
     UNSEEN_KINDS,
     Batch,
     Batches,
+    Prepared,
     find_input_kind,
     has_lists,
     make_auxiliary,
@@ -65,7 +66,9 @@ class AuxiliaryData:
         given = gather_inputs(as_batches(data, f"{use} data"), most, like)
         n = count_examples(given)
         last = min(HELD_OUT, n) if use == "unseen" else min(HELD_OUT, max(1, n // 2))
-        self.about[use] = f"given: {n} examples" + f", {last} of them held out" * (use == "auxiliary")
+        name = getattr(data.data if isinstance(data, Prepared) else data, "name", None)
+        of = f" of {name}" if isinstance(name, str) else ""
+        self.about[use] = f"given: {n} examples{of}" + f", {last} of them held out" * (use == "auxiliary")
         self.inputs[use] = take_examples(given, slice(n - last, n))
         if last < FEW_EXAMPLES:
             self.notes.append(f"{last} {use} examples show little of what a detector sees: its quality "

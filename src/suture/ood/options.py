@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, field
+from dataclasses import asdict, field, replace
 from typing import Annotated, Any
 
 from pydantic import Field, PlainValidator
 from typing_extensions import Doc
 
+from suture import zoo
 from suture._base import Count, FilePath, Real, expect, hash_object, options
+from suture.data import Examples, Prepared
 from suture.numbers import DETECTOR_NAME
 from suture.ood.detector import Detector
 from suture.ood.energy_classifier import EnergyRecipe
@@ -68,7 +70,8 @@ class OOD:
     auxiliary: Annotated[Any, Doc(
         "Auxiliary inputs that are out of distribution for the target network: data in any form of "
         "`suture.compare` (labels are ignored), or inputs of the network. Default: made from the data, if "
-        "these are images or token ids.")] = None
+        "these are images or token ids. Raw examples (`suture.sources.open_auxiliary`) are prepared like the "
+        "data, where these are `Prepared`.")] = None
     unseen: Annotated[Any, Doc(
         "Auxiliary inputs of another kind, on which no detector is trained. Default: made from the data by "
         "other makers if `auxiliary` is made too, else none.")] = None
@@ -101,6 +104,17 @@ class OOD:
     def choose_recipe(self, seed: int) -> EnergyRecipe:
         """Return the recipe of trained detectors, in a comparison with this seed."""
         return self.energy or EnergyRecipe(seed=seed)
+
+    def prepare_like(self, data: Any) -> OOD:
+        """Return the settings with raw auxiliary examples prepared for both networks, as the data are."""
+        if not isinstance(data, Prepared):
+            return self
+
+        def prepare(given: Any) -> Any:
+            raw = isinstance(given, Examples | zoo.ImageSet)
+            return Prepared(given, data.source, data.target) if raw else given
+
+        return replace(self, auxiliary=prepare(self.auxiliary), unseen=prepare(self.unseen))
 
     def settings(self, seed: int = 0) -> dict[str, Any]:
         """Return the settings that decide the numbers in a comparison with this seed, for the record."""

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from suture._base import SutureError, summarise_error
+from suture.data.sources.imagenet import is_flat_validation, read_validation_labels
 from suture.data.sources.splits import SPLIT_NAMES
 from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
 
@@ -66,11 +67,12 @@ def _refuse_gaps(split: str, files: Sequence[Path]) -> None:
                                   "the others")
 
 
-def open_image_folder(root: Path) -> DataSource | None:
+def open_image_folder(root: Path, labelled: bool = True) -> DataSource | None:
     """Open the images below `root`, sorted by class, then by path; return None if there are none.
 
     The layout is ``root/train/cat/1.png`` with ``root/test/cat/9.png``, or ``root/cat/1.png`` without splits.
-    Images outside class folders have no label; they are left out if there are class folders.
+    Images outside class folders have no label; they are left out if there are class folders. Those of
+    ImageNet's validation set have that of its development kit, unless no labels are wanted (`labelled`).
     """
     if not any(_find_images(root)):
         return None
@@ -78,7 +80,7 @@ def open_image_folder(root: Path) -> DataSource | None:
     inner = [d for d in folders if d.name.lower() in SPLIT_NAMES and any(_find_images(d))]
     if not any(d.name.lower().startswith("train") for d in inner) and len(inner) < len(folders):
         inner = []
-    return DataSource(root.resolve().name, {d.name.lower() if inner else "": partial(_read_split, d)
+    return DataSource(root.resolve().name, {d.name.lower() if inner else "": partial(_read_split, d, labelled)
                                             for d in inner or [root]})
 
 
@@ -98,7 +100,7 @@ def _refuse_folder(error: OSError) -> None:
     raise SutureError(f"a folder of images cannot be read: {summarise_error(error)}") from error
 
 
-def _read_split(root: Path) -> StoredSplit:
+def _read_split(root: Path, labelled: bool) -> StoredSplit:
     paths: list[str] = []
     labels: list[str] = []
     for folder in _list_folders(root):
@@ -107,7 +109,8 @@ def _read_split(root: Path) -> StoredSplit:
         labels += [folder.name] * len(mine)
     loose = sorted(str(f) for f in root.iterdir() if f.is_file() and _is_image(f.name))
     if not paths:
-        return StoredSplit(MemoryStore(loose, root.name, loose), "images")
+        known = read_validation_labels(root, loose) if labelled and is_flat_validation(loose) else None
+        return StoredSplit(MemoryStore(loose, root.name, loose), "images", known)
     note = f"{len(loose)} images of {root.name} lie in no class folder and are left out" if loose else ""
     return StoredSplit(MemoryStore(paths, root.name, paths), "images", labels, note=note)
 

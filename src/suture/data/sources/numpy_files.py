@@ -1,11 +1,12 @@
-"""Arrays in ``.npz`` files of NumPy; pickled objects in them are never loaded."""
+"""Arrays in ``.npz`` and ``.npy`` files of NumPy; pickled objects in them are never loaded."""
 
 from __future__ import annotations
 
 import math
+import re
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from torch import Tensor
 
 from suture._base import SutureError, check_free_memory, expect, summarise_error
+from suture.data.sources.cifar import CIFAR10_NAMES
 from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames
+from suture.data.sources.mapped_arrays import Array, ArrayStore, MappedArray, map_member, map_npy
 from suture.data.sources.splits import SPLIT_NAMES
-from suture.data.sources.stores import DataSource, ExampleKind, MemoryStore, StoredSplit
+from suture.data.sources.stores import DataSource, ExampleKind, StoredSplit
 
 INPUT_NAMES = ("x", "images", "image", "inputs", "data", "features", "imgs", "arr_0")
 _ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -25,24 +28,90 @@ _ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib
 LABEL_NAMES = ("y", "labels", "label", "targets", "target", "arr_1")
 
 
+_PART = re.compile(r"(.*?)part[_-]?(\d+)")
+"""Names of files that are parts of one split, such as cifar5m_part0."""
+
+
 def open_numpy(files: Mapping[str, list[Path]], name: str, columns: ColumnNames) -> DataSource:
-    """Open the splits in `files`; in a single file the arrays' names give the splits (x_train, test_images).
+    """Open the splits in `files`; in a single ``.npz`` names of arrays give them (x_train, test_images).
 
     uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with 1, 3 or 4 channels are images; the fourth channel,
     alpha, is dropped. Anything else is read as arrays: float64 becomes float32, which networks need, unsigned
-    integers of more than 8 bits become int64, other dtypes stay.
+    integers of more than 8 bits become int64, other dtypes stay. Large arrays stay in their files.
+
+    Files ``cifar5m_part0.npz``, ``cifar5m_part1.npz``, ... are one split, in the order of their numbers.
     """
     splits: dict[str, Callable[[], StoredSplit]] = {}
     for split, ones in files.items():
-        if len(ones) > 1:
-            raise SutureError(f"several .npz files for one split: {ones[0].name}, {ones[1].name}; name them "
-                              "train.npz and test.npz")
-        inner = {s: None for n in _open_file(ones[0]).files for s in SPLIT_NAMES if s in n.lower().split("_")}
-        splits.update({s or split: partial(_read_split, ones[0], s, columns) for s in inner or [""]})
+        parts = _order_parts(ones)
+        if parts[0].suffix.lower() == ".npy":
+            splits[split] = partial(_read_single, parts)
+            continue
+        held = _open_file(parts[0]).files if len(parts) == 1 else []
+        inner = {s: None for n in held for s in SPLIT_NAMES if s in n.lower().split("_")}
+        splits.update({s or split: partial(_read_split, parts, s, columns) for s in inner or [""]})
     return DataSource(name, splits)
 
 
-def _read_split(file: Path, split: str, columns: ColumnNames) -> StoredSplit:
+def _order_parts(files: list[Path]) -> list[Path]:
+    """Return the files of one split in the order of their numbers."""
+    found = [_PART.fullmatch(file.stem) for file in files]
+    if len(files) > 1 and (None in found or len({m[1] for m in found if m}) > 1):
+        raise SutureError(f"several {files[0].suffix} files for one split: {files[0].name}, {files[1].name}; "
+                          f"name them train{files[0].suffix} and test{files[0].suffix}")
+    return [file for _, file in sorted((int(m[2]) if m else 0, file)
+                                       for m, file in zip(found, files, strict=True))]
+
+
+def _note_parts(files: Sequence[Path]) -> str:
+    return f"joined from {', '.join(file.name for file in files)}" if len(files) > 1 else ""
+
+
+def _read_single(files: Sequence[Path]) -> StoredSplit:
+    """Read a split of arrays without names, and so without labels."""
+    arrays = []
+    for file in files:
+        try:
+            arrays.append(map_npy(file))
+        except _ERRORS as e:
+            raise SutureError(f"cannot read {str(file)!r} as .npy ({summarise_error(e)}); write numbers with "
+                              "numpy.save") from e
+    kind, store = _make_store(arrays, files, [repr(str(file)) for file in files])
+    return StoredSplit(store, kind, note=_note_parts(files))
+
+
+def _make_store(arrays: Sequence[Array | MappedArray], files: Sequence[Path],
+                names: Sequence[str]) -> tuple[ExampleKind, ArrayStore]:
+    for array, name in zip(arrays, names, strict=True):
+        expect(bool(array.shape) and array.dtype.kind in "uifb",
+               f"numbers with the examples along the first axis in {name}",
+               f"{array.dtype} of shape {array.shape}", "store uint8 images or floats")
+    store = ArrayStore(arrays, _convert_rows, [file.name for file in files])
+    return _as_raw(np.empty((0, *arrays[0].shape[1:]), arrays[0].dtype))[0], store
+
+
+def _convert_rows(rows: Array) -> Tensor:
+    return _as_raw(rows)[1]
+
+
+def _read_split(files: Sequence[Path], split: str, columns: ColumnNames) -> StoredSplit:
+    xs, ys, names, label = list[Array | MappedArray](), list[Array](), list[str](), ""
+    for file in files:
+        x, y, what, label = _read_file(file, split, columns)
+        xs.append(x)
+        names.append(what)
+        ys += [] if y is None else [y]
+    expect(len(ys) in (0, len(xs)), f"labels in each of {files[0].name} to {files[-1].name}",
+           f"{len(ys)} with labels", "store y in all of them")
+    kind, store = _make_store(xs, files, names)
+    labels = None if not ys else np.concatenate(ys).tolist()
+    known = CIFAR10_NAMES if files[0].stem.lower().startswith("cifar5m") and labels is not None else None
+    return StoredSplit(store, kind, labels, known, column=label, note=_note_parts(files))
+
+
+def _read_file(file: Path, split: str, columns: ColumnNames
+               ) -> tuple[Array | MappedArray, Array | None, str, str]:
+    """Return (examples, labels, words for the examples, name of the labels) of a split in a file."""
     arrays = _open_file(file)
     x = _find_array(arrays.files, INPUT_NAMES, split, columns.image)
     y = (None if columns.label == NO_LABEL_COLUMN
@@ -52,15 +121,14 @@ def _read_split(file: Path, split: str, columns: ColumnNames) -> StoredSplit:
                           else (columns.label, "label_column"))
         raise SutureError(f"{str(file)!r} has no array {wanted!r}, only {', '.join(arrays.files) or 'none'}; "
                           f"name one with {option}")
-    kind, values = _as_raw(_read_array(arrays, x, file), f"{x!r} of {str(file)!r}")
+    values = _read_array(arrays, x, file, maps=True)
     labels = None if y is None else _read_array(arrays, y, file)
     if labels is not None:
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-        expect(labels.shape == (len(values),),
-               f"one class number for each of {len(values)} examples in {y!r} of {str(file)!r}",
-               f"{labels.shape}", f"store labels of shape ({len(values)},)")
-    return StoredSplit(MemoryStore(values, file.name), kind, None if labels is None else labels.tolist(),
-                       column=y or "")
+        n = len(values) if values.shape else 0
+        expect(labels.shape == (n,), f"one class number for each of {n} examples in {y!r} of {str(file)!r}",
+               f"{labels.shape}", f"store labels of shape ({n},)")
+    return values, labels, f"{x!r} of {str(file)!r}", y or ""
 
 
 def _find_array(names: list[str], usual: tuple[str, ...], split: str, given: str | None) -> str | None:
@@ -83,9 +151,14 @@ def _open_file(file: Path) -> Any:
     return opened
 
 
-def _read_array(arrays: Any, key: str, file: Path) -> Any:
+def _read_array(arrays: Any, key: str, file: Path, maps: bool = False) -> Any:
+    """Read an array; with `maps`, a large one that is not compressed stays in the file."""
     try:
-        _check_size(arrays, key, file)
+        member = arrays.zip.getinfo(key if key in arrays.zip.namelist() else f"{key}.npy")
+        mapped = map_member(file, member) if maps else None
+        if mapped is not None:
+            return mapped
+        _check_size(arrays, member, key, file)
         return arrays[key]
     except SutureError:
         raise
@@ -95,23 +168,21 @@ def _read_array(arrays: Any, key: str, file: Path) -> Any:
         raise SutureError(f"array {key!r} of {str(file)!r} {why}; store numbers or strings") from e
 
 
-def _check_size(arrays: Any, key: str, file: Path) -> None:
+def _check_size(arrays: Any, member: zipfile.ZipInfo, key: str, file: Path) -> None:
     """Check that the file holds what an array's header promises, and that this fits the memory."""
-    name = key if key in arrays.zip.namelist() else f"{key}.npy"
-    with arrays.zip.open(name) as opened:
+    with arrays.zip.open(member) as opened:
         form = np.lib.format
         read = (form.read_array_header_1_0 if form.read_magic(opened) == (1, 0)
                 else form.read_array_header_2_0)
         shape, _, dtype = read(opened)
-    promised, held = math.prod(shape) * dtype.itemsize, arrays.zip.getinfo(name).file_size
+    promised, held = math.prod(shape) * dtype.itemsize, member.file_size
     if not dtype.hasobject and promised > held:
         raise ValueError(f"its header promises {promised} bytes, it holds {held}")
     check_free_memory(held, torch.device("cpu"), f"array {key!r} of {str(file)!r}", "store fewer examples")
 
 
-def _as_raw(x: Any, what: str) -> tuple[ExampleKind, Tensor]:
-    expect(x.ndim > 0 and x.dtype.kind in "uifb", f"numbers with the examples along the first axis in {what}",
-           f"{x.dtype} of shape {x.shape}", "store uint8 images or floats")
+def _as_raw(x: Array) -> tuple[ExampleKind, Tensor]:
+    """Return the kind of rows (B, ...) of an array of numbers, and them as raw examples."""
     if x.dtype == np.uint8 and x.ndim == 3:
         return "images", torch.from_numpy(x)[:, None]
     if x.dtype == np.uint8 and x.ndim == 4:

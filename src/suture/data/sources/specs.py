@@ -14,9 +14,11 @@ from pydantic import PlainValidator
 
 from suture._base import Count, Seed, SutureError, checked, expect, make_unknown_error, read_path
 from suture.data.sources import libraries
+from suture.data.sources.cifar import open_cifar, refuse_pickled_cifar
 from suture.data.sources.columns import NO_LABEL_COLUMN, ColumnNames, number_labels
 from suture.data.sources.examples import Examples
 from suture.data.sources.folders import IMAGE_ENDINGS, find_files, open_image_folder
+from suture.data.sources.matlab_files import open_svhn
 from suture.data.sources.numpy_files import open_numpy
 from suture.data.sources.splits import choose_split, draw_order, has_class_runs, split_off_fifth
 from suture.data.sources.stores import (
@@ -29,8 +31,10 @@ from suture.data.sources.stores import (
 )
 from suture.data.sources.tables import TEXT_ENDINGS, read_parquet, read_texts
 
-FILE_ENDINGS = (".parquet", ".npz", *TEXT_ENDINGS)
-PICKLED_ENDINGS = (".pkl", ".pickle", ".pt", ".pth", ".npy", ".bin")
+FILE_ENDINGS = (".parquet", ".npz", ".npy", ".mat", ".bin", *TEXT_ENDINGS)
+PICKLED_ENDINGS = (".pkl", ".pickle", ".pt", ".pth")
+WHOLE = "whole"
+"""Name for the training split without the test part that is otherwise cut from data without one."""
 
 
 @checked
@@ -58,7 +62,13 @@ def open_source(spec: DataSpec, *, split: str = "train", n: Count | None = None,
     =============================  =====================================================================
     a folder of images             ``root/train/cat/1.png``, or ``root/cat/1.png`` without splits
     Parquet                        a file, or a folder with ``train-*.parquet``, also under ``data/``
-    ``.npz``                       arrays x and y, also ``x_train`` or ``test_images``; never unpickled
+    ``.npz``                       arrays x and y, also ``x_train`` or ``test_images``; never unpickled;
+                                   ``part0.npz``, ``part1.npz``, ... are one split, as those of CIFAR-5M
+    ``.npy``                       one array, without labels, such as ``300K_random_images.npy``
+    ``.mat``                       SVHN's ``train_32x32.mat``, ``test_32x32.mat``, ``extra_32x32.mat``
+    ``.bin``                       the binary version of CIFAR-10 and CIFAR-100
+    a folder of ImageNet           ``train/n01440764/*.JPEG``, and ``val/`` in class folders, or flat beside
+                                   ``ILSVRC2012_devkit_t12/``; read as images of a folder
     ``.txt .jsonl .csv .tsv``      a file, or a folder with ``train.csv`` and ``test.csv``
     ``hf:NAME``, ``hf:NAME@CONFIG``  by name on the hub, or in the cache of `datasets`
     a folder of ``save_to_disk``   as `datasets` writes it
@@ -73,7 +83,8 @@ def open_source(spec: DataSpec, *, split: str = "train", n: Count | None = None,
 
     Args:
         spec: as above; a `pathlib.Path` too.
-        split: "train" (default), "test", or the name of a split.
+        split: "train" (default), "test", or the name of a split; "whole" for the training split from which
+            no test part is cut, as for auxiliary data.
         n: number of examples, drawn as by `Examples.subset`. Default: all.
         seed: seed of the test part and of the draw. Default 0.
         image_column, label_column, text_column: names of columns, or of arrays. Default: found by name and
@@ -116,6 +127,19 @@ def open_pair(spec: DataSpec, *, train_size: Count | None = None, test_size: Cou
     return train, _mix_classes(reader.read_examples("test", test_size), test_size, seed)
 
 
+@checked
+def open_auxiliary(spec: DataSpec, seed: Seed = 0) -> Examples:
+    """Open examples for `OOD.auxiliary`: the split "whole" of `open_source` without labels, mixed by `seed`.
+
+    Mixed, because a comparison uses only the first of them (`OOD.most`), which may be those of one class.
+
+    Raises:
+        SutureError: as `open_source`.
+    """
+    found = open_source(spec, split=WHOLE, label_column=NO_LABEL_COLUMN)
+    return found.part(draw_order(len(found), None, seed), found.name, f"mixed by seed {seed}")
+
+
 def _mix_classes(examples: Examples, n: int | None, seed: int) -> Examples:
     if n is not None or examples.labels is None or not has_class_runs(examples.labels):
         return examples
@@ -136,12 +160,15 @@ class _SplitReader:
     def read_examples(self, split: str, n: int | None, whole: bool = False) -> Examples:
         """Read the examples of one split; with `whole`, data without splits are one split."""
         source = self.source
+        uncut = split == WHOLE and WHOLE not in source.splits
+        split = "train" if uncut else split
         own, cut = (("", False) if whole and "" in source.splits
                     else choose_split(source.splits, split, self.given, source.name))
+        cut = cut and not uncut
         stored = source.splits[own]()
         where = f"{source.name} ({own})" if own else source.name
         expect(len(stored.store) > 0, f"examples in {where}", "none", "check the path")
-        name = source.name if whole and not own else f"{source.name}-{split}"
+        name = source.name if (whole or uncut) and not own else f"{source.name}-{split}"
         found = self._find_labelled(stored, name)
         if cut:
             train, test = split_off_fifth(len(found), found.labels, self.seed, where)
@@ -217,6 +244,7 @@ def _open_spec(spec: Any, columns: ColumnNames, n: int | None) -> DataSource:
                                  "check it, or write hf:NAME or torchvision:NAME@ROOT")
     ending = path.suffix.lower()
     if ending not in FILE_ENDINGS:
+        refuse_pickled_cifar(path)
         instead = ("pickled files are not read, because loading one runs code; write "
                    "numpy.savez(file, x=..., y=...)"
                    if ending in PICKLED_ENDINGS else "give a folder of images, or convert it")
@@ -236,13 +264,14 @@ def _open_folder(path: Path, columns: ColumnNames) -> DataSource:
         return libraries.open_saved(path, columns)
     if found := find_files(path, ".parquet"):
         return _open_files(found, name, columns)
-    images = open_image_folder(path)
+    images = open_image_folder(path, columns.label != NO_LABEL_COLUMN)
     if images is not None:
         _refuse_columns(columns, f"the image folder {str(path)!r}")
         return images
     for ending in FILE_ENDINGS:
         if found := find_files(path, ending):
             return _open_files(found, name, columns)
+    refuse_pickled_cifar(path)
     raise SutureError(f"expected images in class folders ({' '.join(IMAGE_ENDINGS)}), or files that end in "
                       f"{' '.join(FILE_ENDINGS)}, got none in {str(path)!r}; check the path")
 
@@ -251,5 +280,13 @@ def _open_files(files: Mapping[str, list[Path]], name: str, columns: ColumnNames
     ending = next(iter(files.values()))[0].suffix.lower()
     if ending == ".npz":
         return open_numpy(files, name, columns)
+    if ending in (".npy", ".mat", ".bin"):
+        _refuse_columns(columns, f"{name} ({ending})")
+    if ending == ".npy":
+        return open_numpy(files, name, columns)
+    if ending == ".mat":
+        return open_svhn(files, name)
+    if ending == ".bin":
+        return open_cifar([file for ones in files.values() for file in ones], name)
     read = read_parquet if ending == ".parquet" else read_texts
     return DataSource(name, {split: partial(read, ones, name, columns) for split, ones in files.items()})

@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 
 from suture.numbers import METHOD_NAMES, Floats
-from suture.results.figures import choose_bins, collect_scores, compute_densities, list_scored_detectors
+from suture.results.drawing.histograms import (
+    choose_bins,
+    collect_scores,
+    compute_densities,
+    list_scored_detectors,
+)
 from suture.results.measured import Measured
 
 

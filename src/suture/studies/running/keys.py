@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -76,6 +76,8 @@ def list_tasks(work: Work, pairs: Sequence[PairName], settings: Settings,
               "versions": collect_versions(),
               "data": [[describe_preparation(given), _digest_data(given, name, bool(own), notes)]
                        for given, name in ((work.data, "data"), (work.test, "test data"))]}
+    if auxiliary := _digest_auxiliary(settings, notes):
+        shared["auxiliary"] = auxiliary
     about = hash_parts(shared)
     tasks = []
     for pair in (pair for pair in pairs if not failed.keys() & set(pair)):
@@ -109,13 +111,25 @@ def _digest_data(given: Any, name: str, raw: bool, notes: list[str]) -> Any:
     if given is None:
         return None
     batches = Batches(Prepared(given, _forget) if raw else given, name=name, watched=True)
+    return _digest_batches(batches, given.data if isinstance(given, Prepared) else given, notes)
+
+
+def _digest_auxiliary(settings: Settings, notes: list[str]) -> dict[str, Any]:
+    """Return digests of what is used of given auxiliary and unseen data, by name."""
+    if settings.detection is None:
+        return {}
+    raw = replace(settings, ood=settings.detection.prepare_like(Prepared((), _forget)))
+    return {name: _digest_batches(batches, None, notes) for name, batches in raw.open_auxiliary().items()}
+
+
+def _digest_batches(batches: Batches, loader: Any, notes: list[str]) -> Any:
     seen, changes = batches.read_again(), batches.is_random()
     if not changes and _hash_first(batches) == _hash_first(batches):
         return seen.as_record()
-    loader = given.data if isinstance(given, Prepared) else given
     if not (changes and isinstance(loader, DataLoader)) and batches.read_again().any_order == seen.any_order:
         return {"examples": seen.examples, "any_order": seen.any_order, "batches": seen.batches}
-    notes.append(f"the {name} come otherwise in every pass, so that earlier results cannot be taken over")
+    notes.append(f"the {batches.name} come otherwise in every pass, so that earlier results cannot be taken "
+                 "over")
     return secrets.token_hex(8)
 
 
