@@ -1,13 +1,16 @@
 # Each target sets up what it needs: a .venv pinned by constraints.txt, for test-vision a .venv-vision with torchvision,
-# timm and pytorch-ood on top of that. PYTHON may name another interpreter.
+# timm and pytorch-ood on top of that, for test-browser a small .venv-browser with Playwright and axe-core. PYTHON may name
+# another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 VISION := .venv-vision
 VISION_STAMP := $(VISION)/.installed
+BROWSER := .venv-browser
+BROWSER_STAMP := $(BROWSER)/.installed
 
-.PHONY: demo test test-fast check test-slow test-gpu test-vision studies bench clean
+.PHONY: demo test test-fast check test-slow test-gpu test-vision test-browser studies bench clean
 
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
@@ -37,6 +40,12 @@ test-vision: $(VISION_STAMP)
 	$(VISION)/bin/ruff check tests_vision
 	$(VISION)/bin/python -m pytest tests_vision
 
+# Opens reports in Chromium: that of the system, else the one that Playwright brings; skipped where neither is to be had.
+test-browser: $(STAMP) $(BROWSER_STAMP)
+	$(BIN)/ruff check tests_browser
+	$(BIN)/python -m tests_browser.make_pages $(BROWSER)/pages
+	$(BROWSER)/bin/python -m pytest -rs tests_browser
+
 # The pages and figures of docs/studies.md: twelve checkpoints of one training, and six seeds.
 studies: $(STAMP)
 	for name in checkpoints seeds; do \
@@ -60,5 +69,13 @@ $(VISION_STAMP): pyproject.toml constraints.txt constraints-vision.txt
 		-e '.[dev-vision]'
 	touch $@
 
+$(BROWSER_STAMP): constraints.txt constraints-browser.txt
+	$(PYTHON) -m venv $(BROWSER)
+	$(BROWSER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-browser.txt \
+		playwright axe-playwright-python pytest
+	command -v chromium chromium-browser google-chrome > /dev/null || $(BROWSER)/bin/python -m playwright install chromium \
+		|| echo "no Chromium: the tests will be skipped"
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VISION) suture-demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VISION) $(BROWSER) suture-demo .mypy_cache .ruff_cache .pytest_cache

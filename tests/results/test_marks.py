@@ -21,7 +21,7 @@ from tests.results.test_heatmaps import draw_measure
 from tests.results.test_saving import VERSION_1
 from tests.support import synthetic
 from tests.support.comparisons import of_values
-from tests.support.pages import render
+from tests.support.pages import Page, render
 
 
 def marked(text: str = "still improving: by 3.0% <b>; one epoch: no") -> suture.Comparison:
@@ -85,17 +85,20 @@ def test_the_page_marks_cells_and_says_how_many_and_why() -> None:
     text = page.render_page([marked()])
     assert "Task loss matching: 4 of 16 cells are marked (still improving: 4, one epoch: 4)." in text
     n = sum(m.startswith("tlm.") for m in synthetic.NAMES)
-    assert text.count("\n* still improving: by 3.0% &lt;b&gt;; one epoch: no") == 4 * n
+    cells = [cell for cell in Page(text).cells if "star" in cell.signs]
+    assert len(cells) == 4 * n
+    assert all(cell.lines[-1] == "* still improving: by 3.0% <b>; one epoch: no" for cell in cells)
     assert "<b>;" not in text
     plain = render()
     assert "Marked cells" not in plain
+    assert not any("star" in cell.signs for cell in Page(plain).cells)
     assert "*</td>" not in plain
-    assert "*</td>" in text
+    assert "*</td>" in text  # of the tables for readers without scripts
 
 
 def test_causes_from_outside_are_escaped() -> None:
     text = page.render_page([marked("<script>alert(1)</script>: x")])
-    assert "<script>" not in text
+    assert "<script>alert" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;: 4" in text
 
 

@@ -73,7 +73,7 @@ def test_at_chance_every_word_on_a_comparison_says_so_first(capsys, tmp_path):
         assert made.cells(method, "reason").iloc[0, 0].startswith("the target network is at chance")
     assert summarise_findings(made).first == line
     text = page.render_page([made])
-    assert text.index(line) < text.index("Mend this first") < text.index("<h2>")
+    assert text.index(line) < text.index("Mend this first") < text.index("<figure")
     console.print_verdict(dataclasses.replace(made, meta=made.meta | {"notes": [line]}))
     out = capsys.readouterr().out
     assert out.strip().splitlines()[1].strip() == line

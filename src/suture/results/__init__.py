@@ -54,11 +54,12 @@ if TYPE_CHECKING:
     from suture.results.drawing.style import style as style
     from suture.results.heatmaps import format_value as format_value
     from suture.results.heatmaps import make_printable as make_printable
-    from suture.results.page import build_map as build_map
+    from suture.results.page import CellGrid as CellGrid
+    from suture.results.page import CellMap as CellMap
     from suture.results.page import embed as embed
+    from suture.results.page import embed_table as embed_table
     from suture.results.page import fill_template as fill_template
     from suture.results.page import list_provenance as list_provenance
-    from suture.results.page import style_cell as style_cell
     from suture.results.page import write_text as write_text
 
 _DRAWING = {
@@ -67,7 +68,7 @@ _DRAWING = {
     "drawing.maps": ("Heat", "draw_matrix"),
     "drawing.style": ("STYLE", "style"),
     "heatmaps": ("format_value", "make_printable"),
-    "page": ("build_map", "embed", "fill_template", "list_provenance", "style_cell", "write_text"),
+    "page": ("CellGrid", "CellMap", "embed", "embed_table", "fill_template", "list_provenance", "write_text"),
 }
 _MODULE_OF = {name: module for module, names in _DRAWING.items() for name in names}
 

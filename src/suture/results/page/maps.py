@@ -1,100 +1,160 @@
-"""Heat maps as cells of a page."""
+"""The maps of a comparison on its page: which ones, in which order, and what is said of their cells."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from suture.numbers import METHOD_NAMES, Floats, Measure, get_measure
-from suture.results.heatmaps import CHANCE_LEGEND, CHANCE_SIGN, format_value, is_detail, pick_colours
-from suture.results.inference.nulls import find_chance
+from suture.numbers import METHOD_NAMES, Bools, Floats, Measure, get_measure
+from suture.results.findings import LEADING
+from suture.results.heatmaps import format_value, is_detail, pick_colours
+from suture.results.inference.nulls import LEVEL, find_chance, tabulate_nulls
 from suture.results.measured import Measured, take_cells
+from suture.results.page.data import CellGrid, CellMap, Texts
+from suture.results.standing import find_standing
 from suture.results.verdicts import ARTEFACT, CellVerdicts, describe_marks
 
 _GROUPS = {**{tag: name.capitalize() for tag, name in METHOD_NAMES.items()}, "": "Structural indices"}
 """Titles of the groups of measures, by the prefix of their names."""
+_MOST_STATIC = 600
+"""Largest number of cells of a table that stands in the page for readers without scripts."""
 
 
-def describe_scale(entry: Measure) -> dict[str, str]:
-    """Describe a measure's name, meaning, and colour bar from less to more similar."""
-    less, more = (entry.low, entry.high) if entry.larger_is_more_similar else (entry.high, entry.low)
-    stops = [pick_colours(float(value), entry)[0] for value in np.linspace(less, more, 13)]
-    return {"label": entry.label, "name": entry.name, "about": entry.about, "less": f"{less:g}",
-            "more": f"{more:g}", "direction": entry.direction, "gradient": ", ".join(stops)}
+def build_grid(measured: Measured, verdicts: Mapping[str, CellVerdicts]) -> CellGrid:
+    """Build the maps of all measures of a comparison, in the order of `Measured.measures`."""
+    own = [[measured.corresponds and s == t for t in measured.targets] for s in measured.sources]
+    maps = [_build_map(measured, get_measure(name), verdicts.get(name.partition(".")[0]))
+            for name in measured.measures]
+    return CellGrid(f"{measured.source} → {measured.target}", measured.sources, measured.targets,
+                    np.array(own, bool).reshape(len(measured.sources), len(measured.targets)), maps)
 
 
-def group_heatmaps(measured: Measured, verdicts: Mapping[str, CellVerdicts]) -> list[dict[str, Any]]:
-    """Group the heat maps of a comparison by stitching method, details apart (`is_detail`)."""
-    groups = []
-    for tag, title in _GROUPS.items():
-        found = verdicts.get(tag)
-        maps = {name: _build_heatmap(measured, get_measure(name), found)
-                for name in measured.measures if name.rpartition(".")[0] == tag}
-        if maps:
-            groups.append({"title": title, "counts": found.counts if found else "",
-                           "maps": [shown for name, shown in maps.items() if not is_detail(name)],
-                           "more": [shown for name, shown in maps.items() if is_detail(name)]})
-    return groups
+def _build_map(measured: Measured, entry: Measure, verdicts: CellVerdicts | None) -> CellMap:
+    of = {what: take_cells(measured, entry.name, what)
+          for what in ("value", "low", "high", "n", "reason", "mark")}
+    known = ~np.isnan(of["value"])
+    signs = {"star": (of["mark"] != "") & known, "chance": find_chance(measured, entry.name) & known,
+             "top": _find_most_similar(of["value"], entry)}
+    words, why = None, np.full(known.shape, "", object)
+    if verdicts is not None:
+        words, why = (found.to_numpy(dtype=object) for found in (verdicts.words, verdicts.reasons))
+        signs["hatch"] = np.asarray(words == ARTEFACT) & known
+        why = _join("verdict: ", words, ": ", why)
+    # A verdict's reason names the mark already.
+    marks = np.array([mark if ok and mark not in reason else "" for mark, ok, reason in
+                      zip(of["mark"].flat, known.flat, why.flat, strict=True)], object).reshape(known.shape)
+    lines = [_join("no value: ", of["reason"]), _describe_nulls(measured, entry.name), why,
+             _join("* ", marks)]
+    low, high, n = (np.where(known, of[what], np.nan) for what in ("low", "high", "n"))
+    return CellMap(entry, of["value"], low, high, n, signs, words, lines)
 
 
-def _build_heatmap(measured: Measured, entry: Measure, verdicts: CellVerdicts | None) -> dict[str, Any]:
-    shown = {what: take_cells(measured, entry.name, what)
-             for what in ("value", "low", "high", "n", "reason", "mark")}
-    if verdicts:
-        shown |= {"word": verdicts.words.to_numpy(), "why": verdicts.reasons.to_numpy()}
-    shown |= {"nearest": _find_most_similar(shown["value"], entry),
-              "chance": find_chance(measured, entry.name)}
-    cells = [[_build_cell(entry, {what: of[i, j] for what, of in shown.items()}, f"{source} → {target}",
-                          measured.corresponds and source == target)
-              for j, target in enumerate(measured.targets)] for i, source in enumerate(measured.sources)]
-    return build_map(entry, measured.sources, measured.targets, cells)
+def _join(*parts: Any) -> Texts:
+    """Join words and texts of cells; where a text is empty, so is the result."""
+    *_, shape = (part.shape for part in parts if not isinstance(part, str))
+    size = math.prod(shape)
+    columns = [[part] * size if isinstance(part, str) else part.ravel().tolist() for part in parts]
+    made = np.empty(size, object)
+    made[:] = ["".join(map(str, cell)) if all(cell) else "" for cell in zip(*columns, strict=True)]
+    return made.reshape(shape)
 
 
-def build_map(entry: Measure, sources: Sequence[str], targets: Sequence[str],
-              cells: Sequence[Sequence[dict[str, Any]]], dense: bool = False) -> dict[str, Any]:
-    """Build a heat map of a page from its cells (`style_cell`); a dense one has small cells without text."""
-    rows = [{"site": source, "cells": row} for source, row in zip(sources, cells, strict=True)]
-    return {"scale": describe_scale(entry), "rows": rows, "columns": targets, "dense": dense,
-            "long": dense or max((len(t) for t in targets), default=0) > 4}
+def _describe_nulls(measured: Measured, name: str) -> Texts:
+    """Say of each cell what the measure says by chance, or why that is not known."""
+    shape = len(measured.sources), len(measured.targets)
+    found = np.full(shape, "", object)
+    if measured.meta.get("nulls", {}).get(name) is None:
+        return found
+    table = tabulate_nulls(measured, name)
+    p = table["p_max"].fillna(table["p_holm"])
+    found.ravel()[:] = [
+        f"no null: {reason}" if reason else "" if mean != mean else
+        f"by chance {mean:.3g} ± {std:.2g}; {'not ' if above > LEVEL else ''}above chance (p = {above:.2g}, "
+        "adjusted for all cells)"
+        for mean, std, above, reason in
+        zip(table["null_mean"], table["null_std"], p, table["reason"], strict=True)]
+    return found
 
 
-def _build_cell(entry: Measure, shown: Mapping[str, Any], sites: str, own: bool) -> dict[str, Any]:
-    """Build a cell of a comparison."""
-    value, artefact = float(shown["value"]), shown.get("word") == ARTEFACT
-    verdict = [f"{shown['word']}: {shown['why']}"] if "word" in shown else []
-    if math.isnan(value):
-        return style_cell(entry, value, [sites, f"{entry.label} has no value: {shown['reason']}", *verdict],
-                          {"own": own})
-    kinds = {"own": own, "top": bool(shown["nearest"]), "artefact": artefact}
-    low, high, mark = float(shown["low"]), float(shown["high"]), str(shown["mark"])
-    interval = "" if math.isnan(low) or math.isnan(high) else f" [{low:.6g}, {high:.6g}]"
-    title = [sites, f"{entry.label} = {value:.6g}{interval}, n = {float(shown['n']):.0f}",
-             *([f"* {mark}"] if mark else []), *([CHANCE_LEGEND] if shown["chance"] else []), *verdict]
-    return style_cell(entry, value, title, kinds, "*" * bool(mark) + CHANCE_SIGN * bool(shown["chance"]))
-
-
-def style_cell(entry: Measure, value: float, title: Sequence[str], kinds: Mapping[str, bool],
-               signs: str = "") -> dict[str, Any]:
-    """Build a cell of a page: its text, style, kind (classes of the page) and title."""
-    if math.isnan(value):
-        kinds, text, style = {"none": True, **kinds}, "", ""
-    else:
-        ground, ink = pick_colours(value, entry)
-        text, style = format_value(value) + signs, f"background:{ground};color:{ink}"
-    return {"text": text, "style": style, "kind": " ".join(kind for kind, on in kinds.items() if on),
-            "lined": kinds.get("artefact", False), "title": "\n".join(title)}
-
-
-def _find_most_similar(values: Floats, entry: Measure) -> NDArray[np.bool_]:
+def _find_most_similar(values: Floats, entry: Measure) -> Bools:
     """Find the most similar cells of each column (all in a tie), if it has at least two values."""
     known = ~np.isnan(values)
     common = np.where(known, values if entry.larger_is_more_similar else -values, -np.inf)
-    found: NDArray[np.bool_] = (common == common.max(axis=0, initial=-np.inf)) & (known.sum(axis=0) > 1)
+    found: Bools = known & (common == common.max(axis=0, initial=-np.inf)) & (known.sum(axis=0) > 1)
     return found
+
+
+def choose_lead(measured: Measured) -> list[str]:
+    """Choose three measures, two for the first screen: those by which stitched networks work, and indices."""
+    criteria = find_standing(measured).criteria
+    names = [f"{method}.{criteria[method].quantity}" for method in ("tlm", "dm") if method in criteria]
+    there = [name for name in LEADING if name in measured.measures]
+    others = [*there, *(name for name in measured.measures if not is_detail(name))]
+    indices = [name for name in others if "." not in name]
+    return list(dict.fromkeys([*names, *indices[:max(1, 2 - len(names))], *others]))[:3]
+
+
+def group_maps(measured: Measured, verdicts: Mapping[str, CellVerdicts]) -> list[dict[str, Any]]:
+    """Group the places of a comparison's maps by stitching method, details apart (`is_detail`)."""
+    groups = []
+    for tag, title in _GROUPS.items():
+        found = verdicts.get(tag)
+        places = [k for k, name in enumerate(measured.measures) if name.rpartition(".")[0] == tag]
+        if places:
+            details = [k for k in places if is_detail(measured.measures[k])]
+            groups.append({"title": title, "counts": found.counts if found else "",
+                           "maps": [k for k in places if k not in details], "more": details})
+    return groups
+
+
+def describe_map(grid: CellGrid, places: tuple[int, int]) -> dict[str, Any]:
+    """Describe a map for a template: names, scale, and a table for readers without scripts.
+
+    Args:
+        places: of the grid on its page, and of the map in the grid.
+    """
+    given = grid.maps[places[1]]
+    size = f"{len(grid.rows)} by {len(grid.columns)}"
+    return {"grid": places[0], "map": places[1], "scale": describe_scale(given.measure), "sides": grid.sides,
+            "about": f"Heat map of {given.measure.label}, {size} cells of {grid.name}. Arrow keys move from "
+                     "cell to cell.",
+            "columns": grid.columns, "rows": lambda: _tabulate(grid, given)}
+
+
+def _tabulate(grid: CellGrid, given: CellMap) -> list[tuple[str, list[dict[str, str]]]]:
+    """Tabulate a map as texts with their colours; too large a one has no rows."""
+    if given.values.size > _MOST_STATIC:
+        return []
+    stars, chance = (given.signs.get(name, np.zeros(given.values.shape, bool)) for name in ("star", "chance"))
+    return [(row, [_style(given.measure, float(x), "*" * bool(star) + "°" * bool(sign))
+                   for x, star, sign in zip(given.values[i], stars[i], chance[i], strict=True)])
+            for i, row in enumerate(grid.rows)]
+
+
+def _style(entry: Measure, value: float, signs: str) -> dict[str, str]:
+    if np.isnan(value):
+        return {"text": "–", "style": ""}
+    ground, ink = pick_colours(value, entry)
+    return {"text": format_value(value) + signs, "style": f"background:{ground};color:{ink}"}
+
+
+@cache
+def describe_scale(entry: Measure) -> dict[str, str]:
+    """Describe a measure's name, meaning, and the ends of its colours from less to more similar."""
+    less, more = (entry.low, entry.high) if entry.larger_is_more_similar else (entry.high, entry.low)
+    return {"label": entry.label, "name": entry.name, "about": entry.about, "less": f"{less:g}",
+            "more": f"{more:g}", "direction": entry.direction}
+
+
+def describe_gradient() -> str:
+    """Describe the colours from less to more similar, the same for every measure, as a gradient of CSS."""
+    entry = get_measure("cka")
+    stops: Sequence[str] = [pick_colours(share, entry)[0] for share in np.linspace(0, 1, 13).tolist()]
+    return f"linear-gradient(to right, {', '.join(stops)})"
 
 
 def list_marked(measured: Measured) -> list[str]:

@@ -11,7 +11,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
 from suture.numbers import get_measure
-from suture.results import STYLE, embed, fill_template, format_people_csv, list_provenance, render_png
+from suture.results import (
+    STYLE,
+    embed,
+    embed_table,
+    fill_template,
+    format_people_csv,
+    list_provenance,
+    render_png,
+)
 from suture.studies.measure_tests.record import TestOutcome
 
 if TYPE_CHECKING:
@@ -77,7 +85,7 @@ def render_validation(found: Validation) -> str:
                       for o in found.outcomes],
         "notes": list(found.meta.get("notes", ())),
         "provenance": list_provenance({k: v for k, v in found.meta.items() if v is not None}),
-        "csv": embed("text/csv;charset=utf-8", format_people_csv(found.table.assign(
+        "csv": embed_table(format_people_csv(found.table.assign(
             passed=[_WORDS[o.passed] for o in found.outcomes])))})
 
 

@@ -12,14 +12,15 @@ from matplotlib.figure import Figure
 
 from suture.numbers import get_measure
 from suture.results import (
-    build_map,
+    CellGrid,
+    CellMap,
     embed,
+    embed_table,
     fill_template,
     format_people_csv,
     format_value,
     list_provenance,
     render_png,
-    style_cell,
 )
 from suture.studies.network_study.figures import find_partial
 from suture.studies.network_study.findings import (
@@ -34,8 +35,6 @@ from suture.studies.network_study.layers import Reduced
 if TYPE_CHECKING:
     from suture.studies.network_study.result import Study
 
-_DENSE = 24
-"""Largest number of networks of a map with values in its cells."""
 _WIDEST = 40
 """Letters of a name beside a map."""
 _SHOWN, _FAILED = 10, 100
@@ -63,16 +62,15 @@ def render_study(study: Study, found: StudyFindings, drawn: Mapping[str, Callabl
     measures = [found.measure] if study.pairs else []
     rows, table = _tabulate_pairs(study, found)
     return fill_template(resources.files("suture.studies.network_study").joinpath("study.html"), measures, {
-        "title": f"How similar? {n} networks" if n > 1 else f"How similar? {study.networks[0]}",
+        "title": f"How similar are {n} networks?" if n > 1 else f"How similar? {study.networks[0]}",
         "sentences": found.sentences, "facts": _list_facts(study, found),
-        "map": _build_map(study, found) if study.pairs else None, "partial": _find_kinds(study, found),
         "images": [_draw(name, make) for name, make in drawn.items() if name != "map"],
         "lost": [f"{_TITLES[name]}: {reason}." for name, reason in lost.items()],
         "tests": _list_tests(found), "skipped": [f"{k}: {reason}" for k, reason in found.skipped.items()],
         "pairs": rows, "failures": [[a, b, why] for (a, b), why in study.failures.items()][:_FAILED],
         "failed": len(study.failures), "notes": list(study.meta.get("notes", ())),
         "about": _tabulate_networks(study), "provenance": _list_provenance(study),
-        "csv": embed("text/csv;charset=utf-8", table)})
+        "csv": embed_table(table)}, [_build_grid(study, found)] if study.pairs else [])
 
 
 def _list_facts(study: Study, found: StudyFindings) -> list[tuple[str, str]]:
@@ -90,43 +88,29 @@ def _list_facts(study: Study, found: StudyFindings) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
-def _build_map(study: Study, found: StudyFindings) -> dict[str, Any]:
-    entry, values = get_measure(found.measure), study.matrix(found.measure, found.reduce).to_numpy()
+def _build_grid(study: Study, found: StudyFindings) -> CellGrid:
+    """Build the network map: every pair of networks, with what its value rests on."""
+    values = study.matrix(found.measure, found.reduce).to_numpy(dtype=np.float64)
     made = study.reduce(found.measure, found.reduce)
-    partial = find_partial(study, found.measure, found.reduce)
-    cells = []
+    lines = np.empty(values.shape, object)
     for i, a in enumerate(study.networks):
-        row = []
         for j, b in enumerate(study.networks):
-            one = made.get((a, b)) or made.get((b, a))
-            title = [f"{a} → {b}", _explain(study, (a, b), float(values[i, j]), one, entry.label)]
-            row.append(style_cell(entry, float(values[i, j]), title, {"own": a == b},
-                                  "*" if partial[i, j] else ""))
-        cells.append(row)
+            lines[i, j] = _explain(study, (a, b), float(values[i, j]), made.get((a, b)) or made.get((b, a)))
+    signs = {"star": find_partial(study, found.measure, found.reduce)}
     names = [shorten(name, _WIDEST) for name in study.networks]
-    dense = len(names) > _DENSE
-    if dense:
-        cells = [[cell | {"text": ""} for cell in row] for row in cells]
-    return build_map(entry, names, names, cells, dense)
+    return CellGrid(f"{len(names)} networks", names, names, np.eye(len(names), dtype=bool),
+                    [CellMap(get_measure(found.measure), values, signs=signs, lines=[lines])])
 
 
-def _explain(study: Study, pair: tuple[str, str], value: float, one: Reduced | None, label: str) -> str:
+def _explain(study: Study, pair: tuple[str, str], value: float, one: Reduced | None) -> str:
     """Say what the value of a pair rests on, or why it has none."""
     if one is not None and not np.isnan(value):
         left = f"; {one.left_out} left out: {one.why}" if one.left_out else ""
-        return f"{label} = {value:.6g}, from {one.cells} cells{left}"
+        return f"from {one.cells} cell{'s' * (one.cells != 1)}{left}"
     reason = study.failures.get(pair) or (
         f"no cell has a value to be trusted: {one.why}" if one is not None and pair in study.comparisons else
         "not compared")
-    return f"{label} has no value: {reason}"
-
-
-def _find_kinds(study: Study, found: StudyFindings) -> dict[str, bool]:
-    """Return which signs of the map need a line that explains them."""
-    if not study.pairs:
-        return {"none": False, "star": False}
-    return {"none": bool(study.matrix(found.measure, found.reduce).isna().to_numpy().any()),
-            "star": bool(find_partial(study, found.measure, found.reduce).any())}
+    return f"no value: {reason}"
 
 
 def _draw(name: str, make: Callable[[], Figure]) -> dict[str, str]:

@@ -117,5 +117,7 @@ def limit_by_marks(grids: Grids, outcome: Outcome, where: object = None) -> Outc
 
 def explain_open(held: bool | None, found: NetworkMean) -> str:
     """Return why a mean decides nothing; empty if it does."""
-    return "" if held is not None else ("an interval needs three networks" if found.interval[0] != found.interval[0]
-            else "the interval contains both answers")
+    if held is not None:
+        return ""
+    return ("the interval contains both answers" if found.interval[0] == found.interval[0] else
+            "an interval needs three networks")
