@@ -32,7 +32,7 @@ from suture.networks.preparation import find_device, prepare
 from suture.networks.sites import SitedNetwork
 from suture.networks.training import Recipe
 from suture.ood import DETECTORS, Detection, stack_scores, tabulate_scores
-from suture.results import figures
+from suture.results.drawing import histograms
 from suture.stitching.tasks import extract_logits
 
 STORE = HERE / ".ood"
@@ -151,7 +151,7 @@ def page() -> None:
                   *_distances(name, cells), "", *_rectified(cells), "",
                   f"![{name}: energies of native, auxiliary and stitched "
                   f"representations](ood-{name}-energy.png)", ""]
-        figures.draw_histograms(suture.load(STORE / f"{name}-0-plain"),
+        histograms.draw_histograms(suture.load(STORE / f"{name}-0-plain"),
                                    "energy").savefig(HERE / f"ood-{name}-energy.png", dpi=90)
     common.fill(HERE / "detectors.md", parts, "detectors.py")
 

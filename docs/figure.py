@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import suture
-from suture.results import figures
+from suture.results.drawing import files
 
 if __name__ == "__main__":
     root = Path(__file__).parents[1]
     measures = ["dm.relative_accuracy", "tlm.relative_accuracy", "cka"]
-    shown = figures.draw_overview(suture.load(root / "suture-demo" / "A-A"), measures)
+    shown = files.draw_overview(suture.load(root / "suture-demo" / "A-A"), measures)
     shown.savefig(root / "docs" / "demo.png", dpi=110)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import suture
 from suture import zoo
-from suture.results import figures
+from suture.results.drawing import files
 from tests.support import tiny
 from tests.support.architectures import ARCHITECTURES
 from tests.support.tiny import Block, Tiny, seeded, small_digits
@@ -168,7 +168,7 @@ def test_from_training_to_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert not Path("result/report_figures").exists()
 
     drawn: list[Path] = []
-    monkeypatch.setattr(figures, "save_drawn", lambda _, folder: drawn.append(folder))  # takes seconds
+    monkeypatch.setattr(files, "save_drawn", lambda _, folder: drawn.append(folder))  # takes seconds
     code, out, err = tiny.suture(monkeypatch, capsys, "report", "result", "result", "--out",
                                  "both/report.html", "--figures")
     assert (code, err) == (0, "")

@@ -12,7 +12,7 @@ import suture
 from suture import SutureError, indices
 from suture.indices import GROUPS, INDICES, chosen
 from suture.numbers import measures
-from suture.results.figures import list_files
+from suture.results.drawing.files import list_files
 from tests.support import tiny
 from tests.support.matrices import compared
 

@@ -13,9 +13,11 @@ import pytest
 from matplotlib import pyplot as plt
 
 import suture
-from suture.results import figures, heatmaps, page
+from suture.results import page
+from suture.results.drawing import files
 from suture.results.measured import COLUMNS, format_csv
 from suture.results.verdicts import describe_marks, list_causes
+from tests.results.test_heatmaps import draw_measure
 from tests.results.test_saving import VERSION_1
 from tests.support import synthetic
 from tests.support.comparisons import of_values
@@ -57,8 +59,8 @@ def test_marks_are_a_labelled_table() -> None:
 
 
 def stars(axes: Any) -> list[tuple[int, int]]:
-    return [(round(t.get_position()[1] + 0.45), round(t.get_position()[0] - 0.45)) for t in axes.texts
-            if t.get_text() == "*"]
+    return [(round(t.get_position()[1]), round(t.get_position()[0])) for t in axes.texts
+            if t.get_text().endswith("*")]
 
 
 def test_marked_cells_have_a_star_in_heat_maps() -> None:
@@ -66,15 +68,15 @@ def test_marked_cells_have_a_star_in_heat_maps() -> None:
     assert stars(made.plot("tlm.accuracy")) == [(k, 0) for k in range(4)]
     assert not stars(made.plot("dm.accuracy"))
     plt.close("all")
-    grid = figures.draw_overview(made, ["tlm.accuracy", "dm.accuracy"])
+    grid = files.draw_overview(made, ["tlm.accuracy", "dm.accuracy"])
     assert [len(stars(ax)) for ax in grid.axes if ax.get_xlabel() == "target"] == [4, 0]
-    assert stars(figures._make_figure(made, "tlm.residual", {}).axes[0]) == [(k, 0) for k in range(4)]
+    assert stars(files._make_figure(made, "tlm.residual", {}).axes[0]) == [(k, 0) for k in range(4)]
 
 
 def test_a_cell_without_a_value_has_no_star() -> None:
     given = of_values("tlm.accuracy", [[0.5, np.nan]], [["why", "why"]])
     _, ax = plt.subplots()
-    heatmaps.draw_heatmap(given, "tlm.accuracy", ax, {})
+    draw_measure(given, "tlm.accuracy", ax, {})
     assert stars(ax) == [(0, 0)]
     plt.close("all")
 

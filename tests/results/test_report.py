@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from suture import SutureError
-from suture.results import ReportOptions, figures, report, write_report
+from suture.results import ReportOptions, report, write_report
+from suture.results.drawing import files
 from suture.results.saving import save_measured
 from tests.support.comparisons import one_cell
 from tests.support.synthetic import comparison
@@ -22,7 +23,7 @@ DRAWN = ReportOptions(figures=True)
 def quick_drawing(monkeypatch):
     """Empty figures; drawing has its own tests and takes seconds."""
     for name in ("_make_figure", "draw_overview"):
-        monkeypatch.setattr(figures, name, lambda *_: Figure(figsize=(0.1, 0.1)))
+        monkeypatch.setattr(files, name, lambda *_: Figure(figsize=(0.1, 0.1)))
 
 
 def list_files(folder):
@@ -88,7 +89,7 @@ def test_names_of_loaded_measures_lead_to_no_other_folder(tmp_path):
     for name in ("../../x", "/etc/x", "..\\x", "a\0b"):
         given.arrays[f"native.{name}"] = given.arrays["native.maha"]
         given.arrays[f"dm.score_{name}"] = given.arrays["dm.score_maha"]
-    names = figures.list_files(given)
+    names = files.list_files(given)
     assert len(set(names)) == len(names)
     assert all(Path(name).name == name and "\0" not in name and "\\" not in name for name in names)
 

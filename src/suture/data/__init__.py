@@ -41,5 +41,6 @@ from suture.data.sources.shards import merge_digests as merge_digests
 from suture.data.sources.shards import read_shard as read_shard
 from suture.data.sources.splits import draw_balanced_order as draw_balanced_order
 from suture.data.sources.splits import make_generator as make_generator
+from suture.data.sources.splits import renumber_classes as renumber_classes
 from suture.data.text_preprocessing import TextPreprocessing as TextPreprocessing
 from suture.data.text_preprocessing import explain_token_mismatch as explain_token_mismatch

@@ -4,9 +4,11 @@ from suture.networks.architectures import MLP as MLP
 from suture.networks.architectures import ResNet as ResNet
 from suture.networks.architectures import ViT as ViT
 from suture.networks.architectures import resnet18 as resnet18
+from suture.networks.architectures import resnet18_unstrided as resnet18_unstrided
 from suture.networks.architectures import resnet20 as resnet20
 from suture.networks.architectures import resnet20_strided as resnet20_strided
 from suture.networks.architectures import resnet_digits as resnet_digits
+from suture.networks.architectures import resnet_digits_unstrided as resnet_digits_unstrided
 from suture.networks.architectures import vit_tiny as vit_tiny
 from suture.networks.arguments import apply as apply
 from suture.networks.arguments import fit_columns as fit_columns

@@ -106,6 +106,14 @@ def resnet18(classes: int = 10, in_channels: int = 3) -> ResNet:
     return ResNet((64, 128, 256, 512), (2, 2, 2, 2), (1, 2, 2, 2), in_channels, classes)
 
 
+def resnet18_unstrided(classes: int = 10, in_channels: int = 3) -> ResNet:
+    """Build `resnet18` without strides, for 32x32 images: all eight blocks keep the size of the image.
+
+    The paper's variant (arXiv 2412.11299, figure 3), to compare blocks without resizing.
+    """
+    return ResNet((64, 128, 256, 512), (2, 2, 2, 2), (1, 1, 1, 1), in_channels, classes)
+
+
 def resnet20(classes: int = 10, in_channels: int = 3) -> ResNet:
     """Build ResNet-20 without strides, for 32x32 images: all nine blocks keep the size of the image.
 
@@ -122,6 +130,11 @@ def resnet20_strided(classes: int = 10, in_channels: int = 3) -> ResNet:
 def resnet_digits(classes: int = 10, in_channels: int = 1) -> ResNet:
     """Build a small network for the 8x8 handwritten digits: six blocks at 8, 4 and 2 pixels."""
     return ResNet((16, 32, 64), (2, 2, 2), (1, 2, 2), in_channels, classes)
+
+
+def resnet_digits_unstrided(classes: int = 10, in_channels: int = 1) -> ResNet:
+    """Build `resnet_digits` without strides: all six blocks keep the size of the image."""
+    return ResNet((16, 32, 64), (2, 2, 2), (1, 1, 1), in_channels, classes)
 
 
 class Block(nn.Module):

@@ -24,6 +24,7 @@ from suture.results.report import require_matplotlib as require_matplotlib
 from suture.results.report import write_report as write_report
 from suture.results.report import write_with_figures as write_with_figures
 from suture.results.sanity import Verdict as Verdict
+from suture.results.sanity import tabulate_contests as tabulate_contests
 from suture.results.saving import give_up_result as give_up_result
 from suture.results.saving import has_comparison as has_comparison
 from suture.results.saving import is_given_up as is_given_up
@@ -43,23 +44,28 @@ from suture.results.verdicts import describe_marks as describe_marks
 from suture.results.verdicts import judge_cell as judge_cell
 
 if TYPE_CHECKING:
-    from suture.results.figures import STYLE as STYLE
-    from suture.results.figures import render_png as render_png
-    from suture.results.heatmaps import Heat as Heat
-    from suture.results.heatmaps import build_map as build_map
-    from suture.results.heatmaps import draw_matrix as draw_matrix
+    from suture.results.drawing.files import render_png as render_png
+    from suture.results.drawing.grids import draw_matrix_grid as draw_matrix_grid
+    from suture.results.drawing.maps import Heat as Heat
+    from suture.results.drawing.maps import draw_matrix as draw_matrix
+    from suture.results.drawing.style import STYLE as STYLE
+    from suture.results.drawing.style import style as style
     from suture.results.heatmaps import format_value as format_value
     from suture.results.heatmaps import make_printable as make_printable
-    from suture.results.heatmaps import style_cell as style_cell
+    from suture.results.page import build_map as build_map
     from suture.results.page import embed as embed
     from suture.results.page import fill_template as fill_template
     from suture.results.page import list_provenance as list_provenance
+    from suture.results.page import style_cell as style_cell
     from suture.results.page import write_text as write_text
 
 _DRAWING = {
-    "figures": ("STYLE", "render_png"),
-    "heatmaps": ("Heat", "build_map", "draw_matrix", "format_value", "make_printable", "style_cell"),
-    "page": ("embed", "fill_template", "list_provenance", "write_text"),
+    "drawing.files": ("render_png",),
+    "drawing.grids": ("draw_matrix_grid",),
+    "drawing.maps": ("Heat", "draw_matrix"),
+    "drawing.style": ("STYLE", "style"),
+    "heatmaps": ("format_value", "make_printable"),
+    "page": ("build_map", "embed", "fill_template", "list_provenance", "style_cell", "write_text"),
 }
 _MODULE_OF = {name: module for module, names in _DRAWING.items() for name in names}
 

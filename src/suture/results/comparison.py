@@ -158,7 +158,7 @@ class Comparison(Measured):
             SutureError: no such measure in this comparison.
         """
         require_matplotlib("a plot")
-        from suture.results.heatmaps import draw_heatmap
+        from suture.results.drawing.maps import Heat, draw_matrix
 
         self.matrix(measure)
         expect(ax is None or hasattr(ax, "imshow"), "axes of matplotlib to draw on", ax, "leave ax out")
@@ -166,7 +166,7 @@ class Comparison(Measured):
             # Imported here, because pyplot chooses a window system and saved figures must not depend on one.
             from matplotlib import pyplot as plt
             _, ax = plt.subplots(layout="constrained")
-        draw_heatmap(self, measure, ax, find_artefacts(self), annotate, titled=True)
+        draw_matrix(Heat.of(self, measure, find_artefacts(self), titled=True), ax, annotate)
         return ax
 
     @checked

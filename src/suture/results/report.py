@@ -59,7 +59,7 @@ def write_report(comparisons: Sequence[Measured], path: FilePath,
             a figure is not suture's. Then nothing is written.
     """
     require_matplotlib("a report")
-    from suture.results.figures import plan_figures
+    from suture.results.drawing.files import plan_figures
     from suture.results.page import write_page
 
     drawn = {}
@@ -79,19 +79,19 @@ def write_with_figures(page: Path, write: Callable[[Path], Path],
     Raises:
         SutureError: as for `write_report`.
     """
-    from suture.results import figures
+    from suture.results.drawing import files
 
     folder = name_figures_folder(page)
     places = [folder / name for name in drawn]
     expect(all(p.is_dir() for p in {folder, *places} if drawn and os.path.lexists(p)),
            f"a folder for figures at {str(folder)!r}", "a file", "choose another name for the page")
-    _refuse_foreign(folder / name / file for name, made in drawn.items() for file in figures.name_files(made))
+    _refuse_foreign(folder / name / file for name, made in drawn.items() for file in files.name_files(made))
     written = write(page)
     if drawn:
         with report_errors(f"cannot remove the earlier figures in {str(folder)!r}"):
             _remove_figures(folder)
     for name, made in drawn.items():
-        figures.save_drawn(made, folder / name)
+        files.save_drawn(made, folder / name)
     return written
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture.numbers import Bools, Floats, Measure, get_measure
-from suture.results.inference.noise import HITS, SIGNIFICANCE_LEVEL, Contest, choose_test, count_beyond_noise
+from suture.results.inference.noise import (
+    HITS,
+    SIGNIFICANCE_LEVEL,
+    Contest,
+    choose_test,
+    count_beyond_noise,
+    find_chance_of_rivals,
+)
 from suture.results.measured import Measured, take_cells
 from suture.results.standing import Standing, find_standing
 
@@ -178,6 +185,28 @@ def _judge_pair(entry: Measure, values: Floats, measured: Measured) -> tuple[_Ro
                  f"{len(by_source)} source layers.", *_describe_marked(both)]
     lost = [c for c in contests if c.lost]
     return row, [*sentences, _describe_worst(lost, row)] if lost else sentences
+
+
+def tabulate_contests(measured: Measured, name: str) -> pd.DataFrame:
+    """Tabulate the contest of each target layer by one measure, for corresponding layers.
+
+    Returns:
+        A row for each target layer: ``target``, ``rival`` (the most similar other source site), ``margin`` by
+        which it is more similar, ``lost`` if that exceeds rounding, ``marked`` if the outcome rests on marked
+        cells, and ``p`` of a lost and unmarked contest, times the number of other layers (Bonferroni). `p` is
+        NaN for measures without results per example.
+    """
+    import pandas as pd
+
+    entry, values = get_measure(name), take_cells(measured, name)
+    clear = np.where(take_cells(measured, name, "mark") != "", np.nan, values)
+    test = choose_test(entry, values.shape, measured)
+    rows = [{"target": measured.targets[c.layer], "rival": measured.sources[c.rival], "margin": c.margin,
+             "lost": c.lost, "marked": c.marked,
+             "p": find_chance_of_rivals(c, clear if entry.larger_is_more_similar else -clear, test)
+             if c.lost and not c.marked and test is not None else np.nan}
+            for c in find_contests(measured, name)]
+    return pd.DataFrame(rows, columns=["target", "rival", "margin", "lost", "marked", "p"])
 
 
 def _refuse_claim(entry: Measure, layers: str) -> str:

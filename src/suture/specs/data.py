@@ -35,6 +35,9 @@ class ReadingOptions:
     image_column: Annotated[str | None, Doc("Column of images. Default: found by name and type.")] = None
     label_column: Annotated[str | None, Doc("Column of labels. Default: found by name and type.")] = None
     text_column: Annotated[str | None, Doc("Column of texts. Default: found by name and type.")] = None
+    classes: Annotated[str | None, Doc(
+        "Numbers of the classes to keep, such as 0,2,5, which are numbered anew in this order. Default: "
+        "all.")] = None
     skip_bad: Annotated[bool, Doc("Leave out examples that cannot be read, and say how many.")] = False
 
     def load_data(self, spec: str, seed: int) -> tuple[Any, Any]:
@@ -44,7 +47,7 @@ class ReadingOptions:
 
 
 def load_data(spec: str, *, train_size: int | None = None, test_size: int | None = None, seed: int = 0,
-              **options: Any) -> tuple[Any, Any]:
+              classes: str | None = None, **options: Any) -> tuple[Any, Any]:
     """Return the (training data, test data) that `spec` names.
 
     Args:
@@ -52,8 +55,13 @@ def load_data(spec: str, *, train_size: int | None = None, test_size: int | None
             path, ``hf:NAME`` or ``torchvision:NAME@ROOT`` as for `suture.data.sources.open_source`.
         train_size, test_size: number of examples, as even over the classes as possible. Default: all.
         seed: seed of these draws, and of a test part cut from data without one.
+        classes: numbers of the classes to keep, such as ``"0,2,5"``. Default: all.
         options: columns and `skip_bad` of `suture.data.sources.open_source`; only for its data.
     """
+    if classes is not None:
+        chosen, whole = read_classes(classes), load_data(spec, seed=seed, **options)
+        kept = [_select_classes(part, chosen, spec) for part in whole]
+        return _take_subset(kept[0], train_size, seed, spec), _take_subset(kept[1], test_size, seed, spec)
     if spec != "digits" and is_spec(spec):
         return open_pair(spec, train_size=train_size, test_size=test_size, seed=seed, **options)
     if spec != "digits" and ":" not in spec:
@@ -65,6 +73,21 @@ def load_data(spec: str, *, train_size: int | None = None, test_size: int | None
     expect(isinstance(made, tuple) and len(made) == 2, f"a pair (train, test) from {spec}",
            describe_value(made))
     return _take_subset(made[0], train_size, seed, spec), _take_subset(made[1], test_size, seed, spec)
+
+
+def read_classes(text: str) -> list[int]:
+    """Return the numbers of classes that a text such as "0,2,5" lists."""
+    parts = [part.strip() for part in text.split(",")]
+    expect(all(part.isdecimal() for part in parts) and len(set(parts)) == len(parts),
+           "numbers of classes that differ, such as 0,2,5", repr(text))
+    return [int(part) for part in parts]
+
+
+def _select_classes(made: Any, classes: list[int], spec: str) -> Any:
+    if not callable(getattr(made, "select_classes", None)):
+        raise SutureError(f"cannot select classes of {spec}: {type(made).__name__} has no "
+                          "select_classes(numbers); return fewer examples")
+    return made.select_classes(classes)
 
 
 def runs_code(spec: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from suture._base import Seed, SutureError, Whole, check_classes, checked, expect, is_count
-from suture.data import Examples, draw_balanced_order, make_generator
+from suture.data import Examples, draw_balanced_order, make_generator, renumber_classes
 from suture.numbers import Float32Array, Ints
 
 _TEST_PER_CLASS = 50
@@ -85,6 +85,18 @@ class ImageSet:
         order = draw_balanced_order(self.labels.cpu().numpy(), seed)
         rows = torch.from_numpy(order[:n]).to(self.labels.device)
         return ImageSet(self.inputs[rows], self.labels[rows], self.classes, f"{self.name}/{n}@{seed}")
+
+
+    @checked
+    def select_classes(self, classes: Sequence[int]) -> ImageSet:
+        """Return the images of some classes, numbered anew from 0 in the order given.
+
+        Raises:
+            SutureError: no such class.
+        """
+        rows, labels = renumber_classes(self.labels, classes, self.classes, self.name)
+        return ImageSet(self.inputs[rows], labels, len(classes),
+                        f"{self.name}/classes {','.join(map(str, classes))}")
 
 
 @checked

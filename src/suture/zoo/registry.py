@@ -33,9 +33,11 @@ from suture.networks import (
     compute_accuracy,
     find_device,
     resnet18,
+    resnet18_unstrided,
     resnet20,
     resnet20_strided,
     resnet_digits,
+    resnet_digits_unstrided,
     train,
     vit_tiny,
 )
@@ -54,9 +56,11 @@ class Entry:
 
 networks: Mapping[str, Entry] = MappingProxyType({
     "resnet18": Entry(resnet18, (3, 32, 32), 10, 11_173_962),
+    "resnet18_unstrided": Entry(resnet18_unstrided, (3, 32, 32), 10, 11_173_962),
     "resnet20": Entry(resnet20, (3, 32, 32), 10, 272_474),
     "resnet20_strided": Entry(resnet20_strided, (3, 32, 32), 10, 272_474),
     "resnet_digits": Entry(resnet_digits, (1, 8, 8), 10, 174_970),
+    "resnet_digits_unstrided": Entry(resnet_digits_unstrided, (1, 8, 8), 10, 174_970),
     "vit_tiny": Entry(vit_tiny, (3, 32, 32), 10, 5_362_762),
 })
 """Every network of `build`, by name."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from suture._base import Seed, SutureError, Whole, checked, expect
-from suture.data.sources.splits import draw_order
+from suture.data.sources.splits import draw_order, renumber_classes
 from suture.data.sources.stores import BadExample, ExampleKind, Store, decode_rows, make_bad_example_error
 
 CACHE_BYTES = 2**30
@@ -108,6 +108,20 @@ class Examples(Dataset[tuple[Any, "int | None"]]):
                         self._rows[rows])
         made.__dict__["_decoded"] = self._decoded
         return made
+
+    @checked
+    def select_classes(self, classes: Sequence[int]) -> Examples:
+        """Return the examples of some classes, numbered anew from 0 in the order given.
+
+        Raises:
+            SutureError: there are no labels, or no such class.
+        """
+        rows, labels = renumber_classes(self.labels, classes, self.classes, self.name)
+        made = self.part(rows, f"{self.name}/classes {','.join(map(str, classes))}")
+        names = None if self.class_names is None else tuple(self.class_names[k] for k in classes)
+        kept = replace(made, labels=labels, classes=len(classes), class_names=names)
+        kept.__dict__["_decoded"] = self._decoded
+        return kept
 
     @cached_property
     def channels(self) -> int | None:

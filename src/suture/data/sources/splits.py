@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,3 +93,27 @@ def has_class_runs(labels: Tensor) -> bool:
     counts = torch.unique(labels, return_counts=True)[1].double()
     chance = 1 - float((counts / len(labels)).square().sum())
     return int((labels[1:] != labels[:-1]).sum()) < chance * (len(labels) - 1) / 2
+
+
+def renumber_classes(labels: Tensor | None, classes: Sequence[int], known: int | None, name: str
+                     ) -> tuple[Tensor, Tensor]:
+    """Return the rows (m,) of the examples of some classes, and their labels (m,) from 0 in the order given.
+
+    Args:
+        labels: (n,), from 0 to `known` - 1; None if the examples have none.
+        name: of the data, for errors.
+
+    Raises:
+        SutureError: there are no labels, a class twice or none, or no such class.
+    """
+    if labels is None or known is None:
+        raise SutureError(f"cannot select classes of {name}, which has no labels")
+    fits = len(set(classes)) == len(classes) > 0 and all(0 <= k < known for k in classes)
+    if not fits:
+        raise SutureError(f"expected classes of {name} that differ, from 0 to {known - 1}, got "
+                          f"{list(classes)}")
+    new = torch.full((known,), -1, dtype=torch.int64)
+    new[torch.tensor(list(classes))] = torch.arange(len(classes))
+    found = new[labels.cpu()]
+    rows = (found >= 0).nonzero()[:, 0]
+    return rows, found[rows]

@@ -86,14 +86,20 @@ def compute_p_value(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> float:
     return float(stats.wilcoxon(one, other).pvalue) if (one != other).any() else 1.0
 
 
+def find_chance_of_rivals(contest: Contest, values: Floats, test: NoiseTest) -> float:
+    """Return the smallest p value of the rivals of a lost contest, times the number of others (Bonferroni).
+
+    Larger `values` are more similar, and those of marked cells NaN.
+    """
+    column = values[:, contest.layer]
+    smallest = min(test.compute((contest.own, contest.layer), (i, contest.layer))
+                   for i in range(len(column)) if column[i] > column[contest.own])
+    return min(1.0, smallest * contest.others)
+
+
 def count_beyond_noise(lost: Sequence[Contest], values: Floats, test: NoiseTest) -> int:
     """Count the lost contests that survive Holm's (1979) procedure; larger `values` are more similar."""
-    chances = []
-    for contest in lost:
-        column = values[:, contest.layer]
-        smallest = min(test.compute((contest.own, contest.layer), (i, contest.layer))
-                       for i in range(len(column)) if column[i] > column[contest.own])
-        chances.append(min(1.0, smallest * contest.others))
+    chances = [find_chance_of_rivals(contest, values, test) for contest in lost]
     for done, chance in enumerate(sorted(chances)):
         if not chance * (len(chances) - done) < SIGNIFICANCE_LEVEL:
             return done

@@ -79,10 +79,9 @@ def draw_map(study: Study, measure: str, reduce: Reduce = "diagonal") -> Figure:
     cell = min(0.36, max(0.11, 6.0 / n))
     room = 0.9 + 0.06 * max(map(len, names))
     made = Figure(figsize=(max(1.6, cell * n) + room + 0.5, max(1.6, cell * n) + room), layout="constrained")
-    no = np.zeros(matrix.shape, bool)
-    heat = Heat(matrix.set_axis(names, axis=0).set_axis(names, axis=1), get_measure(measure),
-                find_partial(study, measure, reduce), no, no)
-    draw_matrix(heat, made.add_subplot(), points=min(7.5, 50 * cell))
+    heat = Heat(matrix.set_axis(names, axis=0).set_axis(names, axis=1), measure,
+                find_partial(study, measure, reduce))
+    draw_matrix(heat, made.add_subplot())
     return made
 
 

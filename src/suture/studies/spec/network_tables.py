@@ -8,6 +8,7 @@ import string
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,10 +30,12 @@ from suture.data import parse_preprocessing
 from suture.networks import Recipe
 from suture.studies.population.members import read_words
 from suture.studies.population.sources import SpecNetwork
+from suture.studies.spec.data_table import DataTable
 from suture.studies.spec.option_tables import read_options
 from suture.studies.spec.toml_file import TomlFile
 
 _WORD = (str, int, float, bool)
+_OF_TRAINING = ("recipe", "keep", "data")
 
 
 @options
@@ -57,6 +60,8 @@ class NetworkTable:
     recipe: Annotated[str | Mapping[str, Any] | None, Doc(
         "Recipe of `train`: a name such as cifar10-resnet20, or a table of what differs from the usual one, "
         "or from that which it names, as {name = 'digits', epochs = 5}.")] = None
+    data: Annotated[Mapping[str, Any] | None, Doc(
+        "Table of what differs from [data] in the data of `train`, such as {classes = '5,6,7'}.")] = None
     keep: Annotated[Sequence[Annotated[Whole, Field(ge=0)]] | None, Doc(
         "Epochs of `train`, each of which is a network NAME-epochE; 0 is before training. Default: the "
         "last.")] = None
@@ -68,8 +73,9 @@ class NetworkTable:
         if self.train is not None:
             check_trained(self.train)
         for name, fits in (("weights", self.spec), ("checkpoints", self.spec), ("input", self.spec),
-                           ("recipe", self.train), ("keep", self.train), ("pattern", self.checkpoints)):
-            beside = {"recipe": "train", "keep": "train", "pattern": "checkpoints"}.get(name, "spec")
+                           ("recipe", self.train), ("keep", self.train), ("data", self.train),
+                           ("pattern", self.checkpoints)):
+            beside = {"pattern": "checkpoints"}.get(name, "train" if name in _OF_TRAINING else "spec")
             expect(getattr(self, name) is None or fits is not None, f"{beside} beside {name}", "none")
         for one, other in (("weights", "checkpoints"), ("seed", "seeds"), ("checkpoints", "seeds")):
             expect(None in (getattr(self, one), getattr(self, other)), f"{one} or {other}", "both")
@@ -129,6 +135,11 @@ class Entry:
         """True if it need not be trained."""
         return isinstance(self.given, SpecNetwork)
 
+    @property
+    def training_data(self) -> DataTable | None:
+        """The data that it is trained on; None for those of the study."""
+        return None if isinstance(self.given, SpecNetwork) else self.given.data
+
 
 @dataclass(frozen=True)
 class TrainingEntry:
@@ -140,6 +151,7 @@ class TrainingEntry:
         seed: of its weights and its training.
         label: of the training, in the names of its files.
         epoch: after which it is taken; None for the last.
+        data: that it is trained on; None for those of the study.
     """
 
     name: str
@@ -147,6 +159,7 @@ class TrainingEntry:
     seed: int
     label: str
     epoch: int | None = None
+    data: DataTable | None = None
 
     def choose_recipe(self, usual: Recipe) -> Recipe:
         """Return the recipe; `usual` is that of the data."""
@@ -173,16 +186,18 @@ def read_networks(file: TomlFile) -> dict[str, Entry]:
         if isinstance(table.recipe, Mapping):
             read_options(file, (*place, "recipe"), RecipeTable, RecipeTable,
                          only=[o for o in RecipeTable.__dataclass_fields__ if o != "seed"])
+        own = None if table.data is None else read_options(file, (*place, "data"), DataTable, partial(
+            DataTable.extend, file.get_table(("data",))))
         with file.locate(place):
             expect(bool(name.strip()), "a name of the network", repr(name))
-            for own, entry in _expand(name, table):
-                expect(own not in found, "one name for each network", f"{own!r} twice")
-                read_words(own, entry.about)
-                found[own] = entry
+            for each, entry in _expand(name, table, own):
+                expect(each not in found, "one name for each network", f"{each!r} twice")
+                read_words(each, entry.about)
+                found[each] = entry
     return found
 
 
-def _expand(name: str, table: NetworkTable) -> Iterator[tuple[str, Entry]]:
+def _expand(name: str, table: NetworkTable, data: DataTable | None) -> Iterator[tuple[str, Entry]]:
     about = dict(table.about or {})
     if table.checkpoints is not None:
         for short, path, fields in _find_checkpoints(table.checkpoints, table.pattern):
@@ -195,7 +210,7 @@ def _expand(name: str, table: NetworkTable) -> Iterator[tuple[str, Entry]]:
         words = about if seed is None else {"seed": seed} | about
         if table.train is not None:
             recipe = {"name": table.recipe} if isinstance(table.recipe, str) else dict(table.recipe or {})
-            last = TrainingEntry(table.train.removeprefix("zoo:"), recipe, seed or 0, own)
+            last = TrainingEntry(table.train.removeprefix("zoo:"), recipe, seed or 0, own, data=data)
             for epoch in table.keep or (None,):
                 kept = {} if epoch is None else {"epoch": epoch}
                 yield own if epoch is None else f"{own}-epoch{epoch}", Entry(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
-
-from typing_extensions import Doc
+from typing import Any
 
 from suture import specs, zoo
-from suture._base import clean_file_name, expect, hash_parts, list_options, make_unknown_error, options
+from suture._base import clean_file_name, expect, hash_parts, list_options, make_unknown_error
 from suture.compare import Settings
 from suture.networks import Recipe
 from suture.studies.network_study.options import StudyOptions, parse_size
@@ -18,23 +17,14 @@ from suture.studies.population.pairs import PairName, list_pairs
 from suture.studies.population.sources import NetworkSource, SpecNetwork, TrainedNetwork
 from suture.studies.running.engine_choice import find_engine
 from suture.studies.running.store import NETWORKS
+from suture.studies.spec.data_table import DataTable
 from suture.studies.spec.network_tables import Entry, TrainingEntry, list_code, read_networks
 from suture.studies.spec.option_tables import read_options
 from suture.studies.spec.toml_file import TomlFile
 
-_TABLES = ("networks", "data", "study", "settings")
+_TABLES = ("networks", "data", "study", "settings", "experiment")
 _STUDY = ("pairs", "folder", "engine", "pass_memory")
 """Options of a study that stand in its own table."""
-
-
-@options
-class DataTable(specs.ReadingOptions):
-    """The data of a file."""
-
-    spec: Annotated[str | None, Doc("Data, as `suture compare --data` takes them.")] = None
-
-    def __post_init__(self) -> None:
-        expect(bool(self.spec), "spec of the data", "none", 'write spec = "digits", or another')
 
 
 @dataclass(frozen=True)
@@ -47,6 +37,7 @@ class StudyFile:
         data: what data to read, and how.
         study: pairs, folder, engine and pass_memory, as far as it gives them.
         settings: of each comparison.
+        experiment: what it says to `suture.reproduce`.
     """
 
     file: TomlFile
@@ -54,21 +45,26 @@ class StudyFile:
     data: DataTable
     study: Mapping[str, Any]
     settings: Settings
+    experiment: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path) -> StudyFile:
+    def read(cls, path: Path, places: Mapping[str, str] | None = None) -> StudyFile:
         """Read a file without opening networks or data.
+
+        Args:
+            places: paths by the names that stand for them, as in ``spec = "{cifar10}"``.
 
         Raises:
             SutureError: bad input; the message names the file, the key and its line.
         """
         file = TomlFile.read(path)
+        file = file if places is None else file.fill(places)
         for name in file.content:
             if name not in _TABLES:
                 raise file.refuse((name,), str(make_unknown_error("table", name, _TABLES)))
         made = cls(file, read_networks(file), read_options(file, ("data",), DataTable, DataTable),
                    read_options(file, ("study",), StudyOptions, dict, only=_STUDY),
-                   read_options(file, ("settings",), Settings, Settings))
+                   read_options(file, ("settings",), Settings, Settings), file.get_table(("experiment",)))
         made.check_epochs()
         with file.locate(("study", "pairs")):
             made.list_pairs()
@@ -93,7 +89,24 @@ class StudyFile:
     @property
     def usual(self) -> Recipe:
         """The recipe of the data, for networks that name none."""
-        return zoo.DIGITS_RECIPE if self.data.spec == "digits" else Recipe.paper()
+        return self.data.usual
+
+    @cached_property
+    def loaded(self) -> tuple[Any, Any]:
+        """Training and test data, all of them."""
+        with self.file.locate(("data", "spec")):
+            return self.data.load(self.settings.seed)
+
+    def load_images(self, own: DataTable | None) -> tuple[zoo.ImageSet, zoo.ImageSet]:
+        """Return the images that networks are trained and tested on: those of the study, or their own."""
+        if own not in self._images:
+            made = self.loaded if own is None else own.load(self.settings.seed)
+            self._images[own] = specs.as_image_sets(made, (own or self.data).spec or "")
+        return self._images[own]
+
+    @cached_property
+    def _images(self) -> dict[DataTable | None, tuple[zoo.ImageSet, zoo.ImageSet]]:
+        return {}
 
     def check_epochs(self) -> None:
         """Check that every epoch to keep is one of its training."""
@@ -117,21 +130,22 @@ class StudyFile:
 
     def open(self) -> StudyOptions:
         """Read the data, and return the arguments of `suture.study`."""
-        with self.file.locate(("data", "spec")):
-            data = self.data.load_data(self.data.spec or "", self.settings.seed)
-        sources = {name: self._make_source(entry, data) for name, entry in self.networks.items()}
+        sources = {name: self._make_source(name) for name in self.networks}
+        with self.file.locate(("data", "fitting_size")):
+            data = self.data.draw_fitting(self.loaded[0], self.settings.seed)
         settings = {o.name: getattr(self.settings, o.name) for o in list_options(Settings)}
         given = {**self.study, "folder": self.folder}
         if given.get("pairs") == "consecutive":
             given["pairs"] = self.list_pairs()
-        return StudyOptions(sources, data=data[0], test=data[1], **given, **settings,
+        return StudyOptions(sources, data=data, test=self.loaded[1], **given, **settings,
                             about={name: entry.about for name, entry in self.networks.items()})
 
-    def _make_source(self, entry: Entry, data: tuple[Any, Any]) -> NetworkSource:
+    def _make_source(self, name: str) -> NetworkSource:
+        entry = self.networks[name]
         if isinstance(entry.given, SpecNetwork):
             return entry.given
         with self.file.locate(("networks", entry.table)):
-            images = specs.as_image_sets(data, self.data.spec or "")
+            images = self.load_images(entry.given.data)
             recipe = entry.given.choose_recipe(self.usual)
         key = hash_parts(zoo.make_training_key(entry.given.name, entry.given.seed, recipe, images[0]))
         path = self.folder / NETWORKS / f"{clean_file_name(entry.given.label)[:60]}-{key}.safetensors"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from suture import specs, zoo
+from suture import zoo
 from suture._base import Progress, log_event
 from suture.studies.following.event_log import log_training
 from suture.studies.network_study.options import StudyOptions
@@ -53,12 +53,13 @@ def train_networks(networks: Mapping[str, Any], images: tuple[zoo.ImageSet, zoo.
 
 def train_missing(spec: StudyFile, given: StudyOptions, progress: Progress | None = None) -> dict[str, Any]:
     """Train what a file of a study asks for, and return its networks."""
-    networks = dict(given.networks)
-    if not any(isinstance(source, TrainedNetwork) for source in networks.values()):
-        return networks
-    images = specs.as_image_sets((given.data, given.test), spec.data.spec or "")
-    return train_networks(networks, images, given.torch_device, find_engine(given.engine), spec.folder,
-                          progress)
+    networks, engine = dict(given.networks), find_engine(given.engine)
+    for data in dict.fromkeys(entry.training_data for entry in spec.networks.values() if not entry.is_given):
+        names = [name for name, entry in spec.networks.items()
+                 if not entry.is_given and entry.training_data == data]
+        networks |= train_networks({name: networks[name] for name in names}, spec.load_images(data),
+                                   given.torch_device, engine, spec.folder, progress)
+    return networks
 
 
 def list_trainings(networks: Mapping[str, Any]) -> list[TrainTask]:

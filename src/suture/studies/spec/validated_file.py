@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from suture import specs
 from suture._base import Progress, SutureError, checked, log_event, make_unknown_error, replace_file
 from suture.ood import DEFAULT_OOD
 from suture.results import render_png
@@ -73,7 +72,7 @@ def _test_groups(spec: StudyFile, given: StudyOptions, options: ValidateOptions,
                  first: TrainedNetwork | None, kind: str) -> Iterable[TestOutcome]:
     """Return the outcomes of one kind of groups, which are trained first."""
     assert first is not None  # as groups were asked for
-    images = specs.as_image_sets((given.data, given.test), spec.data.spec or "")
+    images = spec.load_images(None)
     made = train_groups(kind, first.name, images, first.recipe, folder=spec.folder / "networks",
                         progress=options.tell_progress)
     folder = None if options.folder is None else Path(options.folder) / f"groups-{kind.replace(' ', '-')}"

@@ -18,10 +18,10 @@ import numpy as np
 from suture._base import clean_file_name, escape_controls, expect, replace_file
 from suture.numbers import METHOD_NAMES, get_measure, sort_measures
 from suture.ood import BUILT_IN, describe_range
-from suture.results import figures
+from suture.results.drawing import files, histograms
 from suture.results.findings import summarise_findings
-from suture.results.heatmaps import describe_scale, group_heatmaps, list_marked
 from suture.results.measured import Measured, format_people_csv
+from suture.results.page.maps import describe_scale, group_heatmaps, list_marked
 from suture.results.sanity import is_lost
 from suture.results.standing import find_standing
 
@@ -86,7 +86,7 @@ def _make_environment() -> Environment:
 
     # Names of sites and networks come from users, so everything is escaped.
     return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                       finalize=_escape_lines, loader=PackageLoader("suture.results"))
+                       finalize=_escape_lines, loader=PackageLoader("suture.results.page"))
 
 
 def _escape_lines(value: Any) -> Any:
@@ -118,10 +118,10 @@ def _describe_comparison(measured: Measured, number: int) -> dict[str, Any]:
 
 def _draw_scores(measured: Measured) -> dict[str, str] | None:
     """Draw histograms of the first detector's scores, as an image within the page."""
-    detector = next(iter(figures.list_scored_detectors(measured)), None)
+    detector = next(iter(histograms.list_scored_detectors(measured)), None)
     if detector is None:
         return None
-    image = figures.render_png(figures.draw_histograms(measured, detector), 120)
+    image = files.render_png(histograms.draw_histograms(measured, detector), 120)
     return {"detector": detector, "image": embed("image/png", image)}
 
 

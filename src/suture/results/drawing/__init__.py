@@ -1,0 +1,1 @@
+"""Drawings of a comparison: heat maps, pairs, profiles, curves and histograms, each fitted to its room."""

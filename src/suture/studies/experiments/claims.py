@@ -1,0 +1,97 @@
+"""Claims of the paper, and what our numbers say of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FEWEST = 3
+"""Networks below which nothing is decided: an interval over two has no use."""
+MOST_MARKED = 0.5
+"""Share of cells whose training has not converged from which on task loss matching decides nothing."""
+WORDS = {True: "holds", False: "does not hold", None: "cannot be decided with this much data"}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What our numbers say of one claim.
+
+    Attributes:
+        claim: what the paper says, in our words.
+        measured: our number, with interval and n.
+        holds: True, False, or None where it cannot be decided.
+        why: the likely reason, or why it cannot be decided.
+        headline: number of the paper's headline claim that it belongs to; 0 for none.
+    """
+
+    claim: str
+    measured: str
+    holds: bool | None
+    why: str = ""
+    headline: int = 0
+
+    @property
+    def word(self) -> str:
+        return WORDS[self.holds]
+
+
+@dataclass(frozen=True)
+class NetworkMean:
+    """The mean of a number over networks, with Student's 95 % interval.
+
+    Attributes:
+        values: of each network, or pair of networks.
+        networks: how many different networks they rest on.
+    """
+
+    values: tuple[float, ...]
+    networks: int
+
+    @classmethod
+    def of(cls, values: Iterable[Any], networks: int | None = None) -> NetworkMean:
+        known = tuple(float(v) for v in values if not math.isnan(float(v)))
+        return cls(known, len(known) if networks is None else networks)
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values)) if self.values else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end; nan for fewer than three networks."""
+        from scipy import stats
+
+        n = min(len(self.values), self.networks)
+        if n < FEWEST:
+            return math.nan, math.nan
+        half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(self.values, ddof=1)) / math.sqrt(n)
+        return self.mean - half, self.mean + half
+
+    def is_above(self, limit: float) -> bool | None:
+        """Return True or False if the whole interval lies above or below a limit, else None."""
+        low, high = self.interval
+        return True if low > limit else False if high < limit else None
+
+    def format(self, digits: int = 2, unit: str = "networks") -> str:
+        """Format mean, interval and n, as in ``0.95 (95 % interval 0.93 to 0.97, 3 networks)``."""
+        low, high = self.interval
+        if math.isnan(self.mean):
+            return "no value"
+        known = "" if math.isnan(low) else f"95 % interval {low:.{digits}f} to {high:.{digits}f}, "
+        return f"{self.mean:.{digits}f} ({known}{len(self.values)} {unit})"
+
+
+def decide_for_each(found: Sequence[bool | None]) -> bool | None:
+    """Return what all networks agree on; None where they differ, one is open, or there are too few."""
+    if len(found) < FEWEST or None in found or len(set(found)) > 1:
+        return None
+    return found[0]
+
+
+def list_words(words: Sequence[str]) -> str:
+    """Join words as in ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))

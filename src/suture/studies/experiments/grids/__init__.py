@@ -1,0 +1,1 @@
+"""Experiments that are grids of cells: every layer of one network into every layer of another."""

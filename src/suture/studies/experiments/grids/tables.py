@@ -1,0 +1,151 @@
+"""The tables of a study of grids: cells, contests, verdicts, learning curves, energies and networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from suture._base import SutureError
+from suture.numbers import METHOD_NAMES
+from suture.results import Comparison, tabulate_contests
+from suture.studies.experiments.experiment import Found
+from suture.studies.network_study.result import Study
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+QUANTITIES = ("accuracy", "relative_accuracy", "agreement", "residual", "residual_batches", "natural_distance",
+              "informational_residual", "auroc_energy", "ap_energy", "fpr95_energy")
+"""What is kept of each method's cells."""
+BINS = 40
+_ENERGY = "energy"
+
+
+def collect_grids(study: Study) -> Found:
+    """Collect the tables of all comparisons of a study, each with the names of its two networks.
+
+    - ``cells``: value, interval, n, reason and mark of each measure and cell, one row each.
+    - ``contests``: of each target layer with the most similar other source layer (`tabulate_contests`).
+    - ``verdicts``: word of each cell by each method.
+    - ``curves``: training loss of each cell by epoch.
+    - ``energies``: shares of energies of native and stitched test examples in bins, over all cells.
+    - ``networks``: accuracies on the test data.
+    """
+    import pandas as pd
+
+    makers = {"cells": _list_cells, "contests": _list_contests, "verdicts": _list_verdicts,
+              "curves": _list_curves, "energies": _list_energies}
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in makers}
+    accuracies = dict[str, float]()
+    for pair, made in study.comparisons.items():
+        names = {"source_network": pair[0], "target_network": pair[1]}
+        for name, make in makers.items():
+            table = make(made)
+            if not table.empty:
+                table.insert(0, "source_network", names["source_network"])
+                table.insert(1, "target_network", names["target_network"])
+                parts[name].append(table)
+        accuracies[pair[1]] = float(made.meta.get("target_accuracy", np.nan))
+    tables = {name: pd.concat(of, ignore_index=True) for name, of in parts.items() if of}
+    tables["networks"] = pd.DataFrame({"network": list(accuracies), "accuracy": list(accuracies.values())})
+    return Found(tables, describe_study(study))
+
+
+def describe_study(study: Study) -> dict[str, Any]:
+    """Return how a study was made, as JSON."""
+    first = next(iter(study.comparisons.values()), None)
+    meta: Mapping[str, Any] = {} if first is None else first.meta
+    return {"networks": list(study.networks), "pairs": len(study.comparisons),
+            "failures": {" into ".join(pair): why for pair, why in study.failures.items()},
+            "n_fit": meta.get("n_fit"), "n_test": meta.get("n_test"),
+            "settings": dict(meta.get("settings") or {}), "versions": dict(meta.get("versions") or {}),
+            "data": meta.get("data", {}), "detectors": _describe_detectors(meta)}
+
+
+def _describe_detectors(meta: Mapping[str, Any]) -> dict[str, str]:
+    about = meta.get("ood") or {}
+    return {name: str(about[name]) for name in ("positive", "auxiliary", "unseen") if name in about}
+
+
+def list_measures(made: Comparison) -> list[str]:
+    """Return the measures that are kept: `QUANTITIES` of each method, and all indices."""
+    kept = {f"{method}.{quantity}" for method in METHOD_NAMES for quantity in QUANTITIES}
+    return [name for name in made.measures if name in kept or "." not in name]
+
+
+def _list_cells(made: Comparison) -> pd.DataFrame:
+    table = made.table[made.table["measure"].isin(list_measures(made))]
+    return table[["source", "target", "measure", "value", "low", "high", "n", "reason", "mark"]].copy()
+
+
+def _list_contests(made: Comparison) -> pd.DataFrame:
+    import pandas as pd
+
+    if not made.corresponds:
+        return pd.DataFrame()
+    judged = [name for name in list_measures(made) if name.endswith(("relative_accuracy", "residual"))
+              or "." not in name]
+    return pd.concat([tabulate_contests(made, name).assign(measure=name) for name in judged],
+                     ignore_index=True)
+
+
+def _list_verdicts(made: Comparison) -> pd.DataFrame:
+    import pandas as pd
+
+    found = []
+    for method in METHOD_NAMES:
+        try:
+            words = made.cells(method)
+        except SutureError:  # without stitching or natural ranges there are none
+            continue
+        long = words.stack().rename("word").reset_index()
+        found.append(long.assign(method=method))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _list_curves(made: Comparison) -> pd.DataFrame:
+    import pandas as pd
+
+    loss = made.arrays.get("tlm.loss")
+    if loss is None:
+        return pd.DataFrame()
+    values = np.asarray(loss, dtype=float)
+    values = values.reshape(len(made.sources), len(made.targets), -1)
+    rows = [{"source": source, "target": target, "epoch": k + 1, "loss": values[i, j, k]}
+            for i, source in enumerate(made.sources) for j, target in enumerate(made.targets)
+            for k in range(values.shape[2]) if not np.isnan(values[i, j, k])]
+    return pd.DataFrame(rows)
+
+
+def _list_energies(made: Comparison) -> pd.DataFrame:
+    """Return shares in bins, from the 0.5 to the 99.5 % quantile of all scores of a target site."""
+    import pandas as pd
+
+    native = made.arrays.get(f"native.{_ENERGY}")
+    if native is None:
+        return pd.DataFrame()
+    rows = list[dict[str, Any]]()
+    for j, target in enumerate(made.targets):
+        scores = dict(_read_scores(made, j))
+        whole = np.concatenate([s.ravel() for s in scores.values()])
+        whole = whole[np.isfinite(whole)]
+        if not len(whole):
+            continue
+        edges = np.linspace(*np.quantile(whole, [0.005, 0.995]), BINS + 1)
+        for kind, values in scores.items():
+            counts, _ = np.histogram(np.clip(values[np.isfinite(values)], edges[0], edges[-1]), edges)
+            rows += [{"target": target, "kind": kind, "low": edges[k], "high": edges[k + 1],
+                      "share": counts[k] / max(1, counts.sum())} for k in range(BINS)]
+    return pd.DataFrame(rows)
+
+
+def _read_scores(made: Comparison, j: int) -> Iterator[tuple[str, np.ndarray]]:
+    yield "native", np.asarray(made.arrays[f"native.{_ENERGY}"][j])
+    for name in ("auxiliary", "unseen"):
+        if (given := made.arrays.get(f"{name}.{_ENERGY}")) is not None:
+            yield name, np.asarray(given[j])
+    for method in METHOD_NAMES:
+        if (given := made.arrays.get(f"{method}.score_{_ENERGY}")) is not None:
+            yield method, np.asarray(given[:, j])

@@ -1,0 +1,85 @@
+"""What one experiment has found, as tables on the disk, from which its page is made."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suture._base import SutureError, describe_error, replace_file
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ABOUT = "about.json"
+_DIGITS = "%.6g"
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """The tables of one experiment, and how they were made.
+
+    Attributes:
+        experiment, scale: such as "E1" and "tiny".
+        tables: by name.
+        about: networks with their accuracies, numbers of examples, settings, versions, machine, seconds, notes
+            and failures, as JSON.
+    """
+
+    experiment: str
+    scale: str
+    tables: Mapping[str, pd.DataFrame]
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> Record:
+        """Write the record into a folder, and return it as it was written: numbers have six digits."""
+        for name, table in self.tables.items():
+            text = table.to_csv(index=False, float_format=_DIGITS, lineterminator="\n")
+            replace_file(folder / f"{name}.csv", text.encode())
+        about = {"experiment": self.experiment, "scale": self.scale, "tables": list(self.tables),
+                 **self.about}
+        replace_file(folder / ABOUT, (json.dumps(about, indent=1, ensure_ascii=False) + "\n").encode())
+        return Record.load(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> Record:
+        """Read a record.
+
+        Raises:
+            SutureError: the folder holds none, or a damaged one.
+        """
+        import pandas as pd
+
+        try:
+            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            tables = {name: pd.read_csv(io.BytesIO((folder / f"{name}.csv").read_bytes()),
+                                        keep_default_na=False, na_values=[""])
+                      for name in about.pop("tables")}
+            return cls(about.pop("experiment"), about.pop("scale"), tables, about)
+        except FileNotFoundError as error:
+            raise SutureError(f"expected the record of an experiment in {str(folder)!r}, found none") from error
+        except (ValueError, KeyError, OSError) as error:
+            raise SutureError(f"the record in {str(folder)!r} is damaged: {describe_error(error)}; run the "
+                              "experiment again") from error
+
+    def read(self, name: str) -> pd.DataFrame:
+        """Return a table; one that the experiment does not have is empty."""
+        import pandas as pd
+
+        return self.tables[name] if name in self.tables else pd.DataFrame()
+
+
+def join_tables(parts: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:
+    """Join the tables of several parts of an experiment; the first column names the part."""
+    import pandas as pd
+
+    names: Sequence[str] = list(dict.fromkeys(name for tables in parts.values() for name in tables))
+    found = {}
+    for name in names:
+        given = [tables[name].assign(part=part) for part, tables in parts.items() if name in tables]
+        whole = pd.concat(given, ignore_index=True)
+        found[name] = whole[["part", *(c for c in whole.columns if c != "part")]]
+    return found
