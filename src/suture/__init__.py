@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from suture.studies import Study as Study
     from suture.studies import controls as controls
     from suture.studies import probe as probe
+    from suture.studies import report as report
     from suture.studies import sensitivity as sensitivity
     from suture.studies import study as study
     from suture.studies import validate as validate
@@ -69,7 +70,7 @@ _NAMES = {
     "results": ("Comparison", "load"),
     "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "merge", "paper",
                 "stitch"),
-    "studies": ("Study", "probe", "sensitivity", "study", "validate"),
+    "studies": ("Study", "probe", "report", "sensitivity", "study", "validate"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 _ROOMS = {"indices": "indices", "zoo": "zoo", "studies": "studies", "controls": "studies.controls"}
