@@ -1,5 +1,5 @@
 # Each target sets up what it needs: a .venv pinned by constraints.txt, for test-vision a .venv-vision with torchvision,
-# timm and pytorch-ood on top of that. PYTHON may name another interpreter.
+# timm and pytorch-ood on top of that, for test-notebook a .venv-notebook with nbclient and ipykernel. PYTHON may name another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,10 @@ STAMP := $(VENV)/.installed
 VISION := .venv-vision
 VISION_STAMP := $(VISION)/.installed
 
-.PHONY: demo test test-fast check test-slow test-gpu test-vision studies bench clean
+NOTEBOOK := .venv-notebook
+NOTEBOOK_STAMP := $(NOTEBOOK)/.installed
+
+.PHONY: demo test test-fast check test-slow test-gpu test-vision test-notebook studies bench clean
 
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
@@ -37,6 +40,10 @@ test-vision: $(VISION_STAMP)
 	$(VISION)/bin/ruff check tests_vision
 	$(VISION)/bin/python -m pytest tests_vision
 
+# A notebook in a kernel of its own.
+test-notebook: $(NOTEBOOK_STAMP)
+	$(NOTEBOOK)/bin/python checks/notebook.py
+
 # The pages and figures of docs/studies.md: twelve checkpoints of one training, and six seeds.
 studies: $(STAMP)
 	for name in checkpoints seeds; do \
@@ -60,5 +67,12 @@ $(VISION_STAMP): pyproject.toml constraints.txt constraints-vision.txt
 		-e '.[dev-vision]'
 	touch $@
 
+$(NOTEBOOK_STAMP): pyproject.toml constraints.txt constraints-notebook.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "suture needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(NOTEBOOK)
+	$(NOTEBOOK)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-notebook.txt \
+		-e '.[dev-notebook]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VISION) suture-demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VISION) $(NOTEBOOK) suture-demo .mypy_cache .ruff_cache .pytest_cache
