@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+import suture
+
 # Users' names may contain `:name:` or numbers, so rich must not turn them into emoji or colours.
 console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (False, True))
 COMMANDS = {
@@ -126,7 +128,8 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
 def _find_app(arguments: Sequence[str]) -> typer.Typer:
     """Return the application with the command, or an overview of all commands if it is unknown."""
     if arguments[0] in COMMANDS:
-        importlib.import_module(f"suture.cli.{COMMANDS[arguments[0]][0]}")
+        with suture.say_loading():
+            importlib.import_module(f"suture.cli.{COMMANDS[arguments[0]][0]}")
         return app
     overview = make_app()
     for name, (_, line) in COMMANDS.items():

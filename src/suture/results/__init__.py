@@ -19,6 +19,11 @@ from suture.results.inference.nulls import NULL_FIELDS as NULL_FIELDS
 from suture.results.inference.nulls import adjust_holm as adjust_holm
 from suture.results.measured import COLUMNS as COLUMNS
 from suture.results.measured import format_people_csv as format_people_csv
+from suture.results.notebook import render_card as render_card
+from suture.results.notebook import render_map as render_map
+from suture.results.notebook import render_maps as render_maps
+from suture.results.notebook import render_table as render_table
+from suture.results.notebook import show_in_notebook as show_in_notebook
 from suture.results.report import ReportOptions as ReportOptions
 from suture.results.report import require_matplotlib as require_matplotlib
 from suture.results.report import write_report as write_report

@@ -91,6 +91,11 @@ class Comparison(Measured):
         return (f"Comparison({self.source!r} -> {self.target!r}, {len(self.sources)} x {len(self.targets)} "
                 f"cells, measures: {', '.join(self.measures) or 'none'})")
 
+    def _repr_html_(self) -> str | None:
+        from suture.results.notebook import render_comparison, show_in_notebook
+
+        return show_in_notebook(lambda: render_comparison(self))
+
     def statistics(self) -> pd.DataFrame:
         """Return statistics of each site's representation (`suture.indices.SiteStatistics`).
 

@@ -16,6 +16,7 @@ from suture.studies.measure_tests.trained_groups import TrainedGroups as Trained
 from suture.studies.measure_tests.trained_groups import train_groups as train_groups
 from suture.studies.measure_tests.validation import Validation as Validation
 from suture.studies.network_study.call import study as study
+from suture.studies.network_study.joint_report import report as report
 from suture.studies.network_study.report import StudyReportOptions as StudyReportOptions
 from suture.studies.network_study.report import describe_failures as describe_failures
 from suture.studies.network_study.report import describe_study as describe_study
