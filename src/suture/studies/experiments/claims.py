@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from suture.studies.measure_tests.network_statistics import bound
+
 FEWEST = 3
 """Networks below which nothing is decided: an interval over two has no use."""
 MOST_MARKED = 0.5
@@ -41,20 +43,25 @@ class Outcome:
 
 @dataclass(frozen=True)
 class NetworkMean:
-    """The mean of a number over networks, with Student's 95 % interval.
+    """The mean of a number over networks, with its 95 % interval.
+
+    The interval is Student's; of shares it is the one of `bound`, which stays within 0 and 1 and has a width
+    also where all networks agree.
 
     Attributes:
         values: of each network, or pair of networks.
         networks: how many different networks they rest on.
+        trials: number of layers or cells that a share of one network is over; 0 for what is no share.
     """
 
     values: tuple[float, ...]
     networks: int
+    trials: int = 0
 
     @classmethod
-    def of(cls, values: Iterable[Any], networks: int | None = None) -> NetworkMean:
+    def of(cls, values: Iterable[Any], networks: int | None = None, trials: int = 0) -> NetworkMean:
         known = tuple(float(v) for v in values if not math.isnan(float(v)))
-        return cls(known, len(known) if networks is None else networks)
+        return cls(known, len(known) if networks is None else networks, trials)
 
     @property
     def mean(self) -> float:
@@ -68,6 +75,10 @@ class NetworkMean:
         n = min(len(self.values), self.networks)
         if n < FEWEST:
             return math.nan, math.nan
+        if self.trials:
+            values = np.array(self.values)
+            left_out = (values.sum() - values) / (len(values) - 1)
+            return bound(self.mean, left_out, self.trials)[:2]
         half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(self.values, ddof=1)) / math.sqrt(n)
         return self.mean - half, self.mean + half
 

@@ -50,10 +50,10 @@ def _open(scale: str, records: Mapping[str, Record]) -> Iterator[str]:
     yield f"# The paper's claims at scale {scale}: {_ABOUT.get(scale, scale)}"
     yield ""
     yield ('Claims of Balogh and Jelasity, "How not to Stitch Representations to Measure Similarity" '
-           "(AAAI 2025), in our words, and what our numbers say. A claim holds or does not hold where the whole 95 % "
-           "interval over networks (Student) lies on one side, or all of at least three networks agree; else "
-           "it cannot be decided. TLM cells whose training has not converged decide nothing: where they are "
-           "most, the claim is open.")
+           "(AAAI 2025), in our words, and what our numbers say. A claim holds or does not hold where the "
+           "whole 95 % interval over networks (Student) lies on one side, or all of at least three networks "
+           "agree; else it cannot be decided. TLM cells whose training has not converged decide nothing: "
+           "where they are most, the claim is open.")
     yield ""
     total = sum(record.about.get("seconds", 0.0) for record in records.values())
     machines = list_words(list(dict.fromkeys(str(r.about.get("machine", "?")) for r in records.values())))

@@ -36,7 +36,7 @@ class GridExperiment(Experiment):
     own: ClassVar[bool | None] = None
 
     def run(self, part: Part) -> Found:
-        return collect_grids(run_file(part.keep_detectors().spec, part.progress))
+        return collect_grids(run_file(part.spec, part.progress, part.on_result))
 
     def view(self, record: Record, part: str | None = None) -> Grids:
         """Return the grids that the claims are about."""

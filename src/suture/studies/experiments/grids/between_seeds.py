@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from suture.numbers import get_measure
-from suture.studies.experiments.claims import NetworkMean, Outcome
+from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_each
 from suture.studies.experiments.grids.base import (
     ACCURACY,
     INDICES,
@@ -95,9 +95,9 @@ class FunctionalStructural(GridExperiment):
         own = Grids(record, None, True)
         if own.pairs:
             share = own.list_nearest("dm.residual_batches")
-            low = share.is_above(0.999) if share.interval[0] != share.interval[1] else share.mean == 1
             outcomes.append(Outcome("By its residual too, every layer is most similar to itself.",
-                                    f"{share.format(unit='networks')} of the layers", low))
+                                    f"{share.format(unit='networks')} of the layers",
+                                    decide_for_each([value == 1 for value in share.values])))
         return outcomes
 
 
