@@ -97,12 +97,12 @@ def test_grids_are_means_over_pairs() -> None:
     grids = Grids(make_record({"dm.relative_accuracy": values}))
     np.testing.assert_allclose(grids.matrix("dm.relative_accuracy"), np.nanmean(values, 0))
     off = [np.nanmean([v[i, j] for i in range(3) for j in range(3) if i != j]) for v in values]
-    np.testing.assert_allclose(grids.average("dm.relative_accuracy", grids.off_diagonal).values, off)
+    np.testing.assert_allclose(grids.average("dm.relative_accuracy", grids.off_diagonal).each, off)
     late = grids.average("dm.relative_accuracy", grids.late_into_early)
-    np.testing.assert_allclose(late.values, values[:, 2, 0])
+    np.testing.assert_allclose(late.each, values[:, 2, 0])
     nearest = [np.mean([all(v[j, j] > v[i, j] for i in range(3) if i != j and not np.isnan(v[i, j]))
                         for j in range(3)]) for v in values]
-    np.testing.assert_allclose(grids.list_nearest("dm.relative_accuracy").values, nearest)
+    np.testing.assert_allclose(grids.list_nearest("dm.relative_accuracy").each, nearest)
 
 
 def test_a_tie_is_not_the_nearest() -> None:

@@ -49,12 +49,12 @@ class NetworkMean:
     also where all networks agree.
 
     Attributes:
-        values: of each network, or pair of networks.
+        each: its values of each network, or pair of networks.
         networks: how many different networks they rest on.
         trials: number of layers or cells that a share of one network is over; 0 for what is no share.
     """
 
-    values: tuple[float, ...]
+    each: tuple[float, ...]
     networks: int
     trials: int = 0
 
@@ -65,21 +65,21 @@ class NetworkMean:
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.values)) if self.values else math.nan
+        return float(np.mean(self.each)) if self.each else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
         """Lower and upper end; nan for fewer than three networks."""
         from scipy import stats
 
-        n = min(len(self.values), self.networks)
+        n = min(len(self.each), self.networks)
         if n < FEWEST:
             return math.nan, math.nan
         if self.trials:
-            values = np.array(self.values)
+            values = np.array(self.each)
             left_out = (values.sum() - values) / (len(values) - 1)
             return bound(self.mean, left_out, self.trials)[:2]
-        half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(self.values, ddof=1)) / math.sqrt(n)
+        half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(self.each, ddof=1)) / math.sqrt(n)
         return self.mean - half, self.mean + half
 
     def is_above(self, limit: float) -> bool | None:
@@ -93,7 +93,7 @@ class NetworkMean:
         if math.isnan(self.mean):
             return "no value"
         known = "" if math.isnan(low) else f"95 % interval {low:.{digits}f} to {high:.{digits}f}, "
-        return f"{self.mean:.{digits}f} ({known}{len(self.values)} {unit})"
+        return f"{self.mean:.{digits}f} ({known}{len(self.each)} {unit})"
 
 
 def decide_for_each(found: Sequence[bool | None]) -> bool | None:

@@ -11,7 +11,6 @@ from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_e
 from suture.studies.experiments.grids.base import (
     ACCURACY,
     METHODS,
-    TWO_COLUMNS,
     GridExperiment,
     explain_open,
     limit_by_marks,
@@ -89,8 +88,8 @@ def judge_detected(grids: Grids, method: str) -> Outcome:
 def _explain_below(share: float) -> str:
     """Return what stitched representations do that a one-sided score cannot see."""
     return "" if not share >= 0.1 else (
-        f"in {share:.0%} of the cells the detector takes the stitched representations for more in-distribution "
-        f"than native ones (AUROC below {1 - TOLD_APART}): they are told apart on the other side, because their "
+        f"in {share:.0%} of the cells the detector takes stitched representations for more in-distribution "
+        f"than native ones (AUROC below {1 - TOLD_APART}): they are told apart on the other side, because "
         "energies are low where the class is clear")
 
 
@@ -104,7 +103,7 @@ def judge_range(grids: Grids, method: str) -> Outcome:
     median = NetworkMean.of([float(np.nanmedian(d[w])) if w.any() else np.nan for d, w in zip(
         grids.values(f"{method}.natural_distance"), works, strict=True)], grids.networks)
     tlm = method == "tlm"
-    held = decide_for_each([(share > 0.5) == tlm for share in shares.values]) if grids.networks > 2 else None
+    held = decide_for_each([(share > 0.5) == tlm for share in shares.each]) if grids.networks > 2 else None
     claim = (f"Where the stitched network works, representations of {_NAMES[method]} lie "
              f"{'beyond' if tlm else 'within'} what natural inputs reach.")
     outcome = Outcome(claim, f"beyond it: {shares.format(unit='pairs')} of {int(works.sum())} working cells "
@@ -134,7 +133,7 @@ def draw_energies(record: Record) -> Figure:
     first = table[table["target_network"] == table["target_network"].iloc[0]]
     first = first[first["source_network"] == first["source_network"].iloc[0]]
     targets = list(first["target"].drop_duplicates())
-    figure = make_figure(TWO_COLUMNS, 1.9)
+    figure = make_figure(None, 1.9)
     axes = np.atleast_1d(figure.subplots(1, len(targets), squeeze=True))
     for ax, target in zip(axes, targets, strict=True):
         for kind, colour in _COLOURS.items():

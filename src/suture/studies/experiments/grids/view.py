@@ -127,7 +127,8 @@ class Grids:
     def off_diagonal(self) -> Bools:
         """Cells of sites that do not correspond, (source sites, target sites)."""
         sources, targets = self.sites
-        return np.array([[s != t for t in targets] for s in sources], bool).reshape(len(sources), len(targets))
+        found = np.array([[s != t for t in targets] for s in sources], bool)
+        return found.reshape(len(sources), len(targets))
 
     @property
     def late_into_early(self) -> Bools:
