@@ -10,8 +10,14 @@ from suture.studies.experiments.grids.between_seeds import BetweenSeeds, Functio
 from suture.studies.experiments.grids.cross_task import CrossTask
 from suture.studies.experiments.grids.detection import OutOfDistribution
 from suture.studies.experiments.grids.self_stitching import EqualSize, SelfStitching
+from suture.studies.experiments.measures.deviation_study import DeviationStudy
+from suture.studies.experiments.measures.open_questions import OpenQuestions
+from suture.studies.experiments.measures.rank_sensitivity import RankSensitivity
+from suture.studies.experiments.measures.ranked_probes import RankedProbes
+from suture.studies.experiments.measures.seed_specificity import SeedSpecificity
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType({e.name: e for e in (
     SelfStitching(), BetweenSeeds(), OutOfDistribution(), EqualSize(), CrossTask(), Indices(),
-    FunctionalStructural())})
+    RankSensitivity(), SeedSpecificity(), RankedProbes(), FunctionalStructural(), OpenQuestions(),
+    DeviationStudy())})
 """Every experiment of `reproduce`, in the order of the page."""
