@@ -12,6 +12,7 @@ import pytest
 
 from suture import SutureError
 from suture.studies import EXPERIMENTS, StudyFile
+from suture.studies.experiments.call import read_records
 from suture.studies.experiments.claims import NetworkMean, decide_for_each
 from suture.studies.experiments.grids.between_seeds import correlate, judge_correspondence
 from suture.studies.experiments.grids.detection import judge_detected, judge_range
@@ -209,3 +210,18 @@ def test_experiments_are_chosen_in_their_order() -> None:
         choose_experiments("E99", folder)
     with pytest.raises(SutureError, match="huge"):
         find_scale("huge")
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "paper"
+
+
+@pytest.mark.parametrize("place", [path.parent for path in sorted(DOCS.glob("*/page.md"))],
+                         ids=lambda place: place.name)
+def test_a_page_of_docs_is_made_from_its_records(place: Path) -> None:
+    records = read_records(place)
+    outcomes = {name: tuple(EXPERIMENTS[name].judge(record)) for name, record in records.items()}
+    figures = {name: list(EXPERIMENTS[name].draw(record)) for name, record in records.items()}
+    assert render_page(place.name, records, outcomes, figures) == (place / "page.md").read_text()
+    missing = [name for name, of in figures.items() for figure in of
+               if not (place / "figures" / f"{name}-{figure}.png").exists()]
+    assert not missing
