@@ -340,8 +340,9 @@ def test_networks_are_trained_on_all_and_compared_on_a_part(write: Write) -> Non
 
 
 def test_networks_may_be_trained_on_other_classes(write: Write) -> None:
-    made = StudyFile.read(write(f"{DIGITS.replace('train_size = 60', 'classes = \'3,1\'')}"
-                                "[networks.other]\ntrain = 'zoo:resnet_digits'\ndata = {classes = '0,9,8'}"))
+    text = DIGITS.replace("train_size = 60", "classes = '3,1'")
+    made = StudyFile.read(write(f"{text}[networks.other]\ntrain = 'zoo:resnet_digits'\n"
+                                "data = {classes = '0,9,8'}"))
     given = made.open()
     assert (given.data.classes, given.test.classes) == (2, 2)
     own = made.networks["other"].training_data
