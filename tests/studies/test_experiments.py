@@ -24,7 +24,8 @@ from suture.studies.experiments.record import Record, join_tables
 from suture.studies.experiments.scale_files import choose_experiments, find_scale, list_parts
 
 SITES = ("a", "b", "c")
-PLACES = dict.fromkeys(("cifar10", "svhn", "imagenet", "cifar5m", "random_images"), ".")
+PLACES = {name: "." for path in find_scale("tiny").parent.glob("*/*.toml")
+          for name in re.findall(r"\{(\w+)\}", path.read_text())}
 Pairs = list[tuple[str, str]]
 OWN: Pairs = [(f"n{k}", f"n{k}") for k in range(3)]
 RING: Pairs = [(f"n{k}", f"n{(k + 1) % 3}") for k in range(3)]

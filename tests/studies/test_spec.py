@@ -356,5 +356,5 @@ def test_networks_may_be_trained_on_other_classes(write: Write) -> None:
 
 @pytest.mark.parametrize("classes", ["1,1", "11", "", "a", "-1"])
 def test_classes_that_are_none(write: Write, classes: str) -> None:
-    with pytest.raises(SutureError, match="my.toml, line 3"):
+    with pytest.raises(SutureError, match=r"my\.toml, line 3"):
         StudyFile.read(write(DIGITS.replace("train_size = 60", f"classes = '{classes}'"))).open()
