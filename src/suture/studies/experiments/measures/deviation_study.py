@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -45,7 +46,8 @@ class DeviationOptions(RankOptions):
         {options}
     """
 
-    images: Annotated[Sequence[Count], Doc("Numbers of images that pseudo-inverses are fitted on.")] = (100, 2000)
+    images: Annotated[Sequence[Count], Doc(
+        "Numbers of images that pseudo-inverses are fitted on.")] = (100, 2000)
 
 
 class DeviationStudy(Experiment):
@@ -58,7 +60,7 @@ class DeviationStudy(Experiment):
         import pandas as pd
 
         given, table = train_part(part), read_experiment(part, DeviationOptions)
-        networks = {name: member.open(given.data).network
+        networks = {name: member.open(given.data).network.eval()
                     for name, member in list_members(given.networks, {}).items()}
         expect(not (given.sites is None or callable(given.sites) or isinstance(given.sites, str)),
                "a list of sites in [settings]", repr(given.sites))
@@ -70,7 +72,8 @@ class DeviationStudy(Experiment):
                   for row in measure_maps((a, networks[a]), (b, networks[b]), site, images, table.images)),
                 *(row for name, network in networks.items() for site in sites
                   for row in measure_pwcca(name, network, site, images["data"], table.ranks))]
-        return Found({"deviations": pd.DataFrame(rows)}, {"networks": list(networks), "pairs": len(orders.pairs)})
+        return Found({"deviations": pd.DataFrame(rows)},
+                     {"networks": list(networks), "pairs": len(orders.pairs)})
 
     def judge(self, record: Record) -> Sequence[Outcome]:
         return ()
@@ -84,8 +87,9 @@ class DeviationStudy(Experiment):
             for d in DEVIATIONS])}
 
     def describe(self, record: Record) -> Sequence[str]:
-        return ["The published code is github.com/szegedai/stitching-ood at commit 85249b2; files and lines are "
-                "its own. Numbers are means over networks and sites, with Student's 95 % interval over networks."]
+        return ["The published code is github.com/szegedai/stitching-ood at commit 85249b2; files and lines "
+                "are its own. Numbers are means over networks and sites, with Student's 95 % interval over "
+                "networks."]
 
 
 def _list_neighbours(names: Sequence[str]) -> list[tuple[str, str]]:
@@ -94,8 +98,6 @@ def _list_neighbours(names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _list_orders(given: StudyOptions, names: Sequence[str], folder: str) -> StudyOptions:
-    from dataclasses import replace
-
     return replace(given, pairs=_list_neighbours(names), indices=ORDERS, methods=(), ood=None, folder=folder,
                    sites=None, target_sites=None)
 
@@ -130,8 +132,9 @@ def measure_cuts(networks: Mapping[str, nn.Module], sites: Sequence[str], given:
                  table: DeviationOptions) -> Iterator[dict[str, Any]]:
     """Yield accuracies of probes whose representations are cut batch by batch, and by all data."""
     for name, network in networks.items():
-        found = [probe(network, given.data, given.test, sites=list(sites), ranks=table.ranks, recipe=table.probe,
-                       basis=basis, device=given.device).table.set_index(["site", "rank"])["accuracy"]
+        found = [probe(network, given.data, given.test, sites=list(sites), ranks=table.ranks,
+                       recipe=table.probe, basis=basis, batch_size=table.probe.batch_size,
+                       device=given.device).table.set_index(["site", "rank"])["accuracy"]
                  for basis in ("batch", "data")]
         for (site, rank), value in found[0].items():  # type: ignore[misc]
             if rank in (table.ranks if not isinstance(table.ranks, str) else ()):
@@ -149,8 +152,9 @@ def measure_maps(source: tuple[str, nn.Module], target: tuple[str, nn.Module], s
         rows = [_to_rows(z[:n]) for z in (x, y)]
         published, (weight, bias, dropped, residual) = fit_published(*rows), fit_ours(*rows)
         yield _row("pinv", target[0], site, f"dropped, {n}", published.dropped, dropped)
-        accuracies = [_find_accuracy(run_tail(target[1], test.source, site, _apply(tested, w, b)), test.labels)
-                      / native for w, b in ((published.weight, published.bias), (weight, bias))]
+        accuracies = [_find_accuracy(run_tail(target[1], test.source, site, _apply(tested, w, b)),
+                                     test.labels) / native
+                      for w, b in ((published.weight, published.bias), (weight, bias))]
         yield _row("pinv", target[0], site, f"accuracy, {n}", *accuracies)
         yield _row("residual", target[0], site, str(n), published.reported, published.residual)
         yield _row("residual", target[0], site, f"{n}, ours", published.residual, residual)
@@ -198,8 +202,8 @@ def _average(of: pd.DataFrame, side: str) -> NetworkMean:
 def _tell_cut(of: pd.DataFrame) -> str:
     gap = _average(of.assign(gap=of["published"] - of["ours"]), "gap")
     return (f"accuracy of probes at ranks {', '.join(dict.fromkeys(of['quantity'].astype(str)))}: "
-            f"{_average(of, 'published').format()} with components of the batch, {_average(of, 'ours').format()} "
-            f"with those of all data, difference {gap.format()}")
+            f"{_average(of, 'published').format()} with components of the batch, "
+            f"{_average(of, 'ours').format()} with those of all data, difference {gap.format()}")
 
 
 def _tell_pinv(of: pd.DataFrame) -> str:
@@ -214,19 +218,19 @@ def _tell_pinv(of: pd.DataFrame) -> str:
 
 def _tell_residual(of: pd.DataFrame) -> str:
     own = of[~of["quantity"].astype(str).str.endswith("ours")]
-    return "; ".join(f"with {n} images {_average(rows, 'published').mean:.4f} is reported where the installed "
-                     f"layer has {_average(rows, 'ours').mean:.4f}"
+    return "; ".join(f"with {n} images {_average(rows, 'published').mean:.4f} is reported where the "
+                     f"installed layer has {_average(rows, 'ours').mean:.4f}"
                      for n, rows in own.groupby("quantity", sort=False))
 
 
 def _tell_order(of: pd.DataFrame) -> str:
-    return (f"the other order turns {_average(of, 'published').format()} of the verdicts on which of two source "
-            "layers is more similar to a target layer")
+    return (f"the other order turns {_average(of, 'published').format()} of the verdicts on which of two "
+            "source layers is more similar to a target layer")
 
 
 def _tell_positive(of: pd.DataFrame) -> str:
-    return "; ".join(f"PWCCA of a layer and itself cut to rank {rank}: {_average(rows, 'published').mean:.3f}, "
-                     f"here {_average(rows, 'ours').mean:.3f}"
+    return "; ".join(f"PWCCA of a layer and itself cut to rank {rank}: "
+                     f"{_average(rows, 'published').mean:.3f}, here {_average(rows, 'ours').mean:.3f}"
                      for rank, rows in of.groupby("quantity", sort=False))
 
 

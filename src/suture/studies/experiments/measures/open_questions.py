@@ -1,4 +1,4 @@
-"""E11: what the paper leaves open: training length, initialisation, seeds, and a source that holds the class."""
+"""E11: what the paper leaves open: length, start and seeds of training, and a source of the class alone."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class OpenQuestions(GridExperiment):
         parts = list_grid_parts(record)
         found = []
         if {"", "short"} <= parts.keys():
-            found.append(judge_fewer(parts, "short", "", "A short training of the stitching layer makes other "
-                                     "layers look more similar than the layer itself more often."))
+            found.append(judge_fewer(parts, "short", "", "A short training of the stitching layer makes "
+                                     "other layers look more similar than the layer itself more often."))
         found += [judge_fewer(parts, "", other, f"Task loss matching that starts {WORDS[other]} finds "
                               "other layers more similar less often than from a random start.")
                   for other in ("dm", "identity") if {"", other} <= parts.keys()]

@@ -158,8 +158,8 @@ def judge_kept_accuracy(record: Record) -> Outcome:
     gap, direct = average(tlm, probe), average(dm, probe)
     held = gap.is_above(0.0)
     return Outcome(
-        "Task loss matching does not notice deletions: it keeps an accuracy that a linear probe can no longer "
-        "read.",
+        "Task loss matching does not notice deletions: it keeps an accuracy that a linear probe can no "
+        "longer read.",
         f"where deletions cost the probe accuracy, relative accuracy of the probe {average(probe).format()}, "
         f"TLM {average(tlm).format()}, DM {average(dm).format()}; TLM less probe {gap.format()}, DM less "
         f"probe {direct.format()}; {len(lost)} converged cells", held,

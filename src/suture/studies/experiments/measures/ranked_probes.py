@@ -90,8 +90,8 @@ def judge_depth(record: Record) -> Outcome:
                             else math.nan for of in found.values()])
     held = gain.is_above(0.0)
     return Outcome("Linear probes read more off later layers.",
-                   f"accuracy of the last less that of the first site {gain.format(3)}; rank correlation with "
-                   f"depth {order.format()}", held, explain_open(held, gain))
+                   f"accuracy of the last less that of the first site {gain.format(3)}; rank correlation "
+                   f"with depth {order.format()}", held, explain_open(held, gain))
 
 
 def judge_components(record: Record) -> Outcome:

@@ -63,7 +63,7 @@ class SeedSpecificity(GridExperiment):
         return {}
 
 
-def separate(grids: Grids, measure: str) -> NetworkMean:
+def list_separations(grids: Grids, measure: str) -> list[float]:
     """Return the AUROC of corresponding layers among all layers, for each pair of networks."""
     entry, apart, found = get_measure(measure), grids.off_diagonal, []
     for values in grids.values(measure):
@@ -71,12 +71,13 @@ def separate(grids: Grids, measure: str) -> NetworkMean:
         own, rest = common[~apart], common[apart]
         own, rest = own[~np.isnan(own)], rest[~np.isnan(rest)]
         found.append(auroc(own, rest) if len(own) and len(rest) else math.nan)
-    return NetworkMean.of(found, grids.networks)
+    return found
 
 
 def judge_specificity(grids: Grids, record: Record, measure: str) -> Outcome:
     """Judge that the same layer of another seed is nearer than other layers."""
-    found, label = separate(grids, measure), get_measure(measure).label
+    found = NetworkMean.of(list_separations(grids, measure), grids.networks)
+    label = get_measure(measure).label
     held = found.is_above(0.5)
     outcomes = record.read("outcomes")
     of = outcomes[(outcomes["measure"] == measure) & (outcomes["test"] == SPECIFICITY)]
@@ -88,8 +89,10 @@ def judge_specificity(grids: Grids, record: Record, measure: str) -> Outcome:
 
 def judge_separation(grids: Grids) -> Outcome:
     """Judge that task loss matching tells corresponding layers from others worse than direct matching."""
-    tlm, dm = (separate(grids, ACCURACY[m]) for m in ("tlm", "dm"))
-    gap = NetworkMean.of([a - b for a, b in zip(dm.values, tlm.values, strict=False)], grids.networks)
+    by_method = {m: list_separations(grids, ACCURACY[m]) for m in ("tlm", "dm")}
+    tlm, dm = (NetworkMean.of(of, grids.networks) for of in by_method.values())
+    gap = NetworkMean.of([a - b for a, b in zip(by_method["dm"], by_method["tlm"], strict=True)],
+                         grids.networks)
     held = gap.is_above(0.0)
     return limit_by_marks(grids, Outcome(
         "By task loss matching, the same layer of another seed stands out less than by direct matching.",

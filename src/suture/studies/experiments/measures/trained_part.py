@@ -8,13 +8,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import InstanceOf, PlainValidator
 from typing_extensions import Doc
 
-from suture._base import options
+from suture._base import get_time, options
+from suture.compare import collect_versions
 from suture.studies.experiments.experiment import Part
 from suture.studies.network_study.call import explain_interruption
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.probes import ProbeRecipe
 from suture.studies.probes.principal_components import GRADED, read_ranks
-from suture.studies.running.store import StudyStore
+from suture.studies.running.store import MANIFEST, StudyStore
 from suture.studies.spec.option_tables import read_options
 from suture.studies.spec.training import train_missing
 
@@ -38,8 +39,14 @@ def train_part(part: Part) -> StudyOptions:
     """Train the networks of a part that are not trained yet, and return the arguments of its study."""
     with explain_interruption(part.spec.folder):
         given = part.spec.open()
-        StudyStore.open(part.spec.folder)
+        store = StudyStore.open(part.spec.folder)
         networks = train_missing(part.spec, given, part.progress)
+        if not (store.folder / MANIFEST).exists():
+            # Records and the page will lie beside it: without a manifest the folder would be no study's.
+            store.write_manifest({
+                "networks": {name: dict(entry.about) for name, entry in part.spec.networks.items()},
+                "pairs": [], "tasks": [], "failed": {}, "notes": [], "created": get_time(),
+                "settings": given.as_key(), "versions": collect_versions(), "folder": str(store.folder)})
     return replace(given, networks=networks, progress=part.progress)
 
 
