@@ -1,6 +1,6 @@
 # Each target sets up what it needs: a .venv pinned by constraints.txt, for test-vision a .venv-vision with torchvision,
-# timm and pytorch-ood on top of that, for test-browser a small .venv-browser with Playwright and axe-core. PYTHON may name
-# another interpreter.
+# timm and pytorch-ood on top of that, for test-browser a small .venv-browser with Playwright and axe-core, for
+# test-notebook a .venv-notebook with nbclient and ipykernel. PYTHON may name another interpreter.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,8 +9,10 @@ VISION := .venv-vision
 VISION_STAMP := $(VISION)/.installed
 BROWSER := .venv-browser
 BROWSER_STAMP := $(BROWSER)/.installed
+NOTEBOOK := .venv-notebook
+NOTEBOOK_STAMP := $(NOTEBOOK)/.installed
 
-.PHONY: demo test test-fast check test-slow test-gpu test-vision test-browser studies bench clean
+.PHONY: demo test test-fast check test-slow test-gpu test-vision test-browser test-notebook studies bench clean
 
 demo: $(STAMP)
 	$(BIN)/suture demo --out suture-demo
@@ -46,6 +48,10 @@ test-browser: $(STAMP) $(BROWSER_STAMP)
 	$(BIN)/python -m tests_browser.make_pages $(BROWSER)/pages
 	$(BROWSER)/bin/python -m pytest -rs tests_browser
 
+# A notebook in a kernel of its own.
+test-notebook: $(NOTEBOOK_STAMP)
+	$(NOTEBOOK)/bin/python checks/notebook.py
+
 # The pages and figures of docs/studies.md: twelve checkpoints of one training, and six seeds.
 studies: $(STAMP)
 	for name in checkpoints seeds; do \
@@ -78,5 +84,12 @@ $(BROWSER_STAMP): constraints.txt constraints-browser.txt
 	$(BROWSER)/bin/python -m playwright install chromium || echo "no Chromium: the tests will be skipped"
 	touch $@
 
+$(NOTEBOOK_STAMP): pyproject.toml constraints.txt constraints-notebook.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "suture needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(NOTEBOOK)
+	$(NOTEBOOK)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-notebook.txt \
+		-e '.[dev-notebook]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VISION) $(BROWSER) suture-demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VISION) $(BROWSER) $(NOTEBOOK) suture-demo .mypy_cache .ruff_cache .pytest_cache

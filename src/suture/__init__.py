@@ -9,7 +9,10 @@ Public names are loaded when they are first used, so that `import suture` costs 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +47,15 @@ if TYPE_CHECKING:
     from suture.representations import AlignmentRule as AlignmentRule
     from suture.results import Comparison as Comparison
     from suture.results import load as load
+    from suture.results import style as style
     from suture.stitching import Family as Family
     from suture.stitching import StitchingLayer as StitchingLayer
     from suture.stitching import TaskRecipe as TaskRecipe
     from suture.studies import Study as Study
     from suture.studies import controls as controls
     from suture.studies import probe as probe
+    from suture.studies import report as report
+    from suture.studies import reproduce as reproduce
     from suture.studies import sensitivity as sensitivity
     from suture.studies import study as study
     from suture.studies import validate as validate
@@ -63,10 +69,10 @@ _NAMES = {
     "networks": ("Site", "capture", "find_sites", "run_tail"),
     "stitching": ("Family", "StitchingLayer", "TaskRecipe"),
     "ood": ("OOD", "EnergyRecipe", "Thresholds"),
-    "results": ("Comparison", "load"),
+    "results": ("Comparison", "load", "style"),
     "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "merge", "paper",
                 "stitch"),
-    "studies": ("Study", "probe", "sensitivity", "study", "validate"),
+    "studies": ("Study", "probe", "report", "reproduce", "sensitivity", "study", "validate"),
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names}
 _ROOMS = {"indices": "indices", "zoo": "zoo", "studies": "studies", "controls": "studies.controls"}
@@ -81,13 +87,36 @@ def __getattr__(name: str) -> Any:
 
         return version("suture")
     if name in _ROOMS:
-        return importlib.import_module(f"suture.{_ROOMS[name]}")
+        with say_loading():
+            return importlib.import_module(f"suture.{_ROOMS[name]}")
     if name not in _ROOM_OF:
         raise AttributeError(f"module 'suture' has no attribute {name!r}")
-    found = getattr(importlib.import_module(f"suture.{_ROOM_OF[name]}"), name)
+    with say_loading():
+        found = getattr(importlib.import_module(f"suture.{_ROOM_OF[name]}"), name)
     if name != "compare":
         globals()[name] = found
     return found
+
+
+@contextmanager
+def say_loading() -> Iterator[None]:
+    """Say on a terminal that PyTorch is loading, for seconds, in a line that goes when it is done.
+
+    A room is imported by then, which shows progress itself (`_base`); that one needs PyTorch.
+    """
+    workers = sys.modules.get("multiprocessing.process")
+    shown = ("torch" not in sys.modules and os.environ.get("SUTURE_PROGRESS") != "0"
+             and os.environ.get("TERM") != "dumb" and (workers is None or workers.parent_process() is None)
+             and all(s is not None and s.isatty() for s in (sys.stdout, sys.stderr)))
+    if shown:
+        sys.stderr.write("suture: loading PyTorch")
+        sys.stderr.flush()
+    try:
+        yield
+    finally:
+        if shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
 
 
 def __dir__() -> list[str]:

@@ -80,6 +80,14 @@ from suture._base.option_records import takes as takes
 from suture._base.printing import describe_value as describe_value
 from suture._base.printing import escape_controls as escape_controls
 from suture._base.printing import show_value as show_value
+from suture._base.reporting.display import ProgressOption as ProgressOption
+from suture._base.reporting.display import TellsProgress as TellsProgress
+from suture._base.reporting.display import display_progress as display_progress
+from suture._base.reporting.display import is_switched_off as is_switched_off
+from suture._base.reporting.display import open_display as open_display
+from suture._base.reporting.logger import LOG as LOG
+from suture._base.reporting.logger import log_event as log_event
+from suture._base.reporting.terminal_bars import TerminalBars as TerminalBars
 from suture._base.runtime import Progress as Progress
 from suture._base.runtime import check_free_memory as check_free_memory
 from suture._base.runtime import derive_seed as derive_seed

@@ -50,7 +50,8 @@ class Callback:
 def name_callback(name: str) -> Callable[[Any], Any]:
     """Return a function that wraps what was given as the argument `name`, if anything, in a `Callback`."""
     def wrap(given: Any) -> Any:
-        return given if given is None or isinstance(given, Callback) else Callback(name, given)
+        plain = given is None or isinstance(given, bool | Callback)
+        return given if plain else Callback(name, given)
 
     return wrap
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import cache, wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar, dataclass_transform, get_type_hints
 
@@ -17,6 +17,7 @@ from typing_extensions import Doc
 from suture._base.argument_types import CONFIG, explain_refusals
 from suture._base.foreign_code import explain_foreign_errors
 from suture._base.global_state import leave_inference_mode
+from suture._base.reporting.display import display_progress
 
 A = TypeVar("A")
 C = TypeVar("C")
@@ -63,13 +64,17 @@ def takes(cls: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P, R]]:
     """Turn a function of one record of the class `cls`, made by `options`, into a function of its fields.
 
     Editors and ``help()`` then show the fields as the function's signature. The line ``{options}`` of its
-    docstring becomes the list of the options.
+    docstring becomes the list of the options. Of a record with an option ``progress`` the function shows its
+    progress as that says.
     """
     def decorate(function: Callable[[A], R]) -> Callable[P, R]:
+        shows = any(f.name == "progress" for f in fields(cls))  # type: ignore[arg-type]
+
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
             with explain_foreign_errors(), leave_inference_mode():
-                return function(cls(*args, **kwargs))
+                given = cls(*args, **kwargs)
+                return _call_shown(function, given) if shows else function(given)
 
         returns = get_type_hints(function).get("return")
         shown: Any = call
@@ -79,6 +84,13 @@ def takes(cls: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P, R]]:
         return call
 
     return decorate
+
+
+def _call_shown(function: Callable[[Any], R], given: Any) -> R:
+    """Call a function with a record whose progress is a function wherever it is shown."""
+    with display_progress(given.progress) as shown:
+        own = shown is None or shown is given.progress
+        return function(given if own else replace(given, progress=shown))
 
 
 def describes(cls: type) -> Callable[[Callable[P, R]], Callable[P, R]]:

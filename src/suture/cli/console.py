@@ -5,30 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBars
 from rich.table import Column, Table
 
-from suture._base import expect, format_bytes
+from suture._base import Progress, TerminalBars, expect, format_bytes, is_switched_off, open_display
 from suture.cli.entry_point import clean, console, problems
 from suture.compare import DryRun
 from suture.results import Comparison, summarise_findings
 
 
 @contextmanager
-def show_progress() -> Iterator[Any]:
-    """Yield a progress function that draws one bar for each stage, on stderr if it is a terminal."""
-    with ProgressBars(TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-                      TimeRemainingColumn(), console=problems, disable=not problems.is_terminal) as shown:
-        tasks: dict[str, TaskID] = {}
-
-        def progress(stage: str, done: int, total: int | None) -> None:
-            if stage not in tasks:
-                tasks[stage] = shown.add_task(stage, total=total)
-            shown.update(tasks[stage], completed=done, total=total)
-
+def show_progress() -> Iterator[Progress]:
+    """Yield a progress function that draws bars of the last stages, on stderr if it is a terminal."""
+    if not problems.is_terminal or is_switched_off():
+        yield lambda stage, done, total: None
+        return
+    with open_display(TerminalBars(problems, keeps=True)) as progress:
         yield progress
 
 

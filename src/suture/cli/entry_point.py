@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+import suture
+
 # Users' names may contain `:name:` or numbers, so rich must not turn them into emoji or colours.
 console, problems = (Console(stderr=e, emoji=False, highlight=False) for e in (False, True))
 COMMANDS = {
@@ -35,6 +37,8 @@ COMMANDS = {
                                      "reaches on the test data."),
     "study": ("study_commands",
               "Compare many networks, as one TOML file says: run, plan, status, report, gc."),
+    "reproduce": ("reproduce_command",
+                  "The paper's experiments, and a page that says of each claim whether it holds."),
     "validate": ("validate_command",
                  "Test similarity measures on the networks of a study's TOML file: table, page, figure."),
 }
@@ -126,7 +130,8 @@ def _show_warning(message: Warning | str, category: type[Warning], filename: str
 def _find_app(arguments: Sequence[str]) -> typer.Typer:
     """Return the application with the command, or an overview of all commands if it is unknown."""
     if arguments[0] in COMMANDS:
-        importlib.import_module(f"suture.cli.{COMMANDS[arguments[0]][0]}")
+        with suture.say_loading():
+            importlib.import_module(f"suture.cli.{COMMANDS[arguments[0]][0]}")
         return app
     overview = make_app()
     for name, (_, line) in COMMANDS.items():

@@ -18,9 +18,10 @@ from suture._base import (
     check_folder,
     hold_lock,
     listen_to_signals,
+    log_event,
 )
 from suture.compare.key import shorten_key
-from suture.compare.records import SharedSetup
+from suture.compare.records import LOGGED, SharedSetup
 from suture.results import (
     Comparison,
     give_up_result,
@@ -47,7 +48,7 @@ class Kept(Protocol):
     def previous(self) -> Comparison | None: ...
 
     @property
-    def progress(self) -> Progress | None: ...
+    def tell_progress(self) -> Progress | None: ...
 
 
 @contextmanager
@@ -119,8 +120,9 @@ def report_checkpoints(setup: SharedSetup) -> None:
     """Say through the progress function what was taken over from checkpoints."""
     while setup.keeper.notes:
         note = setup.keeper.notes.pop(0)
-        if setup.settings.progress is not None:
-            setup.settings.progress(note, 1, 1)
+        log_event(note, of=LOGGED)
+        if setup.settings.tell_progress is not None:
+            setup.settings.tell_progress(note, 1, 1)
 
 
 @contextmanager
@@ -131,8 +133,8 @@ def open_kept_run(given: Kept) -> Iterator[KeptRun]:
         return
     folder = Path(given.save_to)
     with hold_folder(folder, given.restart) as note:
-        if note and given.progress is not None:
-            given.progress(note, 1, 1)
+        if note and given.tell_progress is not None:
+            given.tell_progress(note, 1, 1)
         previous = None if given.restart or is_given_up(folder) else _load_earlier(folder)
         stages = () if previous is None else previous.meta.get("stages", ())
         made = KeptRun(folder, previous, given.restart, _finished=stages)

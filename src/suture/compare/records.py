@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from suture.compare.setup import Setup
 
 ResultArray = NDArray[np.bool_] | NDArray[np.float32]
+LOGGED = "compare"
+"""Child of the logger `suture` that tells of single comparisons."""
 
 
 class Sited(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from suture._base import Progress, SutureError, format_times, get_time
+from suture._base import Progress, SutureError, format_times, get_time, log_event
 from suture.compare.key import (
     OTHER_ROUNDING,
     ROUNDING,
@@ -17,7 +17,7 @@ from suture.compare.key import (
     explain_outputs,
     shorten_key,
 )
-from suture.compare.records import Findings, SharedSetup
+from suture.compare.records import LOGGED, Findings, SharedSetup
 from suture.compare.scoring.chance import CHANCE, describe_counts
 from suture.compare.setup import Setup
 from suture.data import Batches, SeenData, join_memory_notes
@@ -130,9 +130,10 @@ def take_over(previous: Comparison, setup: SharedSetup, standing: Iterable[str])
     Raises:
         SutureError: the earlier result is of another comparison; it names what differs.
     """
-    found, progress = _find_again(previous, setup, standing), setup.settings.progress
-    if progress is not None:
-        for note in found.reuse:
+    found, progress = _find_again(previous, setup, standing), setup.settings.tell_progress
+    for note in found.reuse:
+        log_event(note, of=LOGGED)
+        if progress is not None:
             progress(note, 1, 1)
     return found
 
@@ -143,7 +144,7 @@ def _find_again(previous: Comparison, setup: SharedSetup, standing: Iterable[str
     _refuse(explain_difference(old, setup.key))
     if not stages:
         return Findings()
-    changing = _check_data(old.get("seen", {}), setup.data.watched, setup.settings.progress)
+    changing = _check_data(old.get("seen", {}), setup.data.watched, setup.settings.tell_progress)
     if changing:
         return Findings(reuse=[f"{_STARTS[1]}{stages}: the {changing} come otherwise in every pass, so an "
                                "earlier result of them cannot be checked"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,6 +14,7 @@ from suture._base import (
     explain_foreign_errors,
     get_time,
     leave_inference_mode,
+    log_event,
     report_out_of_memory,
     takes,
 )
@@ -31,7 +34,7 @@ from suture.compare.fitting.task_loss import (
     train,
 )
 from suture.compare.kept_run import open_kept_run, report_checkpoints
-from suture.compare.records import Findings, Fitted, mark_rows, unpack_maps
+from suture.compare.records import LOGGED, Findings, Fitted, mark_rows, unpack_maps
 from suture.compare.result import assemble, list_standing_notes, take_over
 from suture.compare.scoring.example_rows import ExampleRows
 from suture.compare.scoring.scores import evaluate
@@ -84,7 +87,10 @@ def run_stages(given: CompareOptions, setup: Setup | None = None,
         run = _Run(kept.keep(setup or set_up(given, known)), kept.previous)
         result: Comparison | None = None
         for stage in run.unfinished:
+            start = time.perf_counter()
+            log_event(f"{run.name}: {stage} begins", logging.DEBUG, LOGGED)
             run.run_stage(stage)
+            log_event(f"{run.name}: {stage}, {time.perf_counter() - start:.1f} s", of=LOGGED)
             result = None
             if kept.folder is not None or given.on_stage:
                 result = assemble(run.setup, run.found)
@@ -92,7 +98,10 @@ def run_stages(given: CompareOptions, setup: Setup | None = None,
                 if given.on_stage:
                     given.on_stage(result)
         kept.end()
-        return result or assemble(run.setup, run.found)
+        result = result or assemble(run.setup, run.found)
+        for note in result.meta["notes"]:
+            log_event(f"{run.name}: note: {note}", logging.DEBUG, LOGGED)
+        return result
 
 
 class _Run:
@@ -104,6 +113,11 @@ class _Run:
                       else take_over(previous, setup,
                                      list_standing_notes(setup, previous.meta.get("chance") or {})))
         self.unfinished = [s for s in ("moments", *setup.settings.method_names) if s not in self.found.stages]
+        self.name = " into ".join(setup.names)
+        sites = " x ".join(str(len(side.sites)) for side in (setup.source, setup.target))
+        log_event(f"{self.name}: {sites} sites, {setup.micro_batch} examples at a time on "
+                  f"{setup.settings.torch_device}; to do: {', '.join(self.unfinished) or 'nothing'}",
+                  logging.DEBUG, LOGGED)
 
     def run_stage(self, stage: str) -> None:
         """Run one stage and add its findings."""

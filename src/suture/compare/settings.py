@@ -15,10 +15,11 @@ from typing_extensions import Doc
 from suture._base import (
     Count,
     FilePath,
-    Progress,
+    ProgressOption,
     Real,
     Seed,
     SutureError,
+    TellsProgress,
     Whole,
     expect,
     hash_object,
@@ -51,7 +52,7 @@ _DECIDES_NOTHING = frozenset({"device", "progress", "names", "sites", "target_si
 
 
 @keyword_options
-class FitSettings:
+class FitSettings(TellsProgress):
     """Options of fitting stitching layers, for a whole comparison or a single layer."""
 
     family: Annotated[Family | str, SkipValidation, Doc(
@@ -97,8 +98,7 @@ class FitSettings:
     device: Annotated[str | torch.device, SkipValidation, Doc(
         "Device: auto, cpu, cuda or mps. Or a torch device. auto is cuda, else mps, else cpu.")] = "auto"
     seed: Annotated[Seed, Doc("Seed of initialisations, the order of the data, and bootstraps.")] = 0
-    progress: Annotated[Progress | None, AfterValidator(name_callback("progress")), Doc(
-        "Function called as ``progress(stage, done, total)``.")] = None
+    progress: ProgressOption = None
 
     @cached_property
     def affine_family(self) -> Family:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from suture._base import SutureError, free_cached_memory, is_out_of_memory
+from suture._base import SutureError, free_cached_memory, is_out_of_memory, log_event
 from suture.data.batch import Batch, cut_batch, move_batch
 
 T = TypeVar("T")
@@ -94,6 +94,7 @@ class MicroBatch:
             raise SutureError(f"out of memory with a single example{self._stage}; {self._instead}")
         self.most = tried // 2
         self.notes = [f"memory ran out{self._stage}: networks ran on at most {self.most} examples at once"]
+        log_event(self.notes[0], of="memory")
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from suture._base import (
     check_classes,
     check_equal_lengths,
     expect,
+    log_event,
     seed_torch,
 )
 from suture.networks.calls import set_mode
@@ -90,11 +92,7 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
             on_epoch(History((), ()))
         while at.epoch < recipe.epochs:
             _train_epoch(network, inputs, labels, recipe, optimizer, at, kept)
-            at.end_epoch(len(labels))
-            if not math.isfinite(at.losses[-1]):
-                raise SutureError(f"the loss became {at.losses[-1]} in epoch {at.epoch} at learning rate "
-                                  f"{recipe.lr:g}; write lr={recipe.lr / 10:g}, and look for NaN in the "
-                                  "inputs")
+            _end_epoch(at, len(labels), recipe)
             if progress is not None:
                 progress("train", at.epoch, recipe.epochs)
             if on_epoch is not None:
@@ -104,6 +102,16 @@ def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
         kept.finish(at.epoch)
     optimizer.zero_grad(set_to_none=True)
     return History(tuple(at.losses), tuple(at.accuracies))
+
+
+def _end_epoch(at: TrainingPosition, examples: int, recipe: Recipe) -> None:
+    """End an epoch, log it, and check that its loss is finite."""
+    at.end_epoch(examples)
+    if not math.isfinite(at.losses[-1]):
+        raise SutureError(f"the loss became {at.losses[-1]} in epoch {at.epoch} at learning rate "
+                          f"{recipe.lr:g}; write lr={recipe.lr / 10:g}, and look for NaN in the inputs")
+    log_event(f"epoch {at.epoch} of {recipe.epochs}: loss {at.losses[-1]:.4f}, accuracy "
+              f"{at.accuracies[-1]:.4f}", logging.DEBUG, "train")
 
 
 def _check_data(inputs: Tensor, labels: Tensor, recipe: Recipe) -> None:

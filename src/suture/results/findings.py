@@ -68,6 +68,11 @@ class Findings:
         """All sentences."""
         return (*([self.first] if self.first else []), *self.sentences)
 
+    def _repr_html_(self) -> str | None:
+        from suture.results.notebook import render_findings, show_in_notebook
+
+        return show_in_notebook(lambda: render_findings(self))
+
 
 def summarise_findings(measured: Measured, correspond: Correspond = None) -> Findings:
     """Summarise a comparison in at most six sentences.

@@ -58,6 +58,11 @@ class Verdict:
         """The line to read before all else (`suture.results.standing.Standing`); empty if there is none."""
         return self.words[0] if len(self.words) > max(1, len(self.table)) else ""
 
+    def _repr_html_(self) -> str | None:
+        from suture.results.notebook import render_verdict, show_in_notebook
+
+        return show_in_notebook(lambda: render_verdict(self))
+
 
 def run_sanity_battery(measured: Measured) -> Verdict:
     """Run the sanity battery of Balogh and Jelasity (AAAI 2025) on the cells of one comparison.

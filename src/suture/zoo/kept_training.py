@@ -22,10 +22,13 @@ from suture._base import (
     Whole,
     check_file,
     checked,
+    display_progress,
     expect,
     fingerprint_network,
     hash_tensors,
     keep_file,
+    log_event,
+    name_callback,
 )
 from suture.networks import History, Recipe, compute_accuracy
 from suture.zoo.image_sets import ImageSet
@@ -44,7 +47,7 @@ _RESTART = "write restart=True (--restart) to train it anew"
 
 @checked
 def train_and_save(name: str, path: FilePath, seed: Seed, recipe: Recipe, data: tuple[ImageSet, ImageSet],
-                   progress: Progress | None = None, *, device: str | torch.device = "cpu",
+                   progress: Progress | bool | None = None, *, device: str | torch.device = "cpu",
                    restart: bool = False, metadata: Mapping[str, str] | None = None,
                    keep: Collection[Whole] = ()) -> tuple[nn.Module, Report]:
     """Train a network of the zoo as `train_network` does, and save its weights.
@@ -55,6 +58,7 @@ def train_and_save(name: str, path: FilePath, seed: Seed, recipe: Recipe, data: 
 
     Args:
         path: the `.safetensors` file of the weights after the last epoch.
+        progress: as for `train_network`.
         restart: start anew. The checkpoint and the files of an earlier training are removed when the training
             begins.
         metadata: saved with the weights, beside seed, epoch, recipe, accuracy and history of the network.
@@ -75,10 +79,13 @@ def train_and_save(name: str, path: FilePath, seed: Seed, recipe: Recipe, data: 
     files = _Files(path, {k: v if isinstance(v, str) else json.dumps(v) for k, v in key.items()},
                    {"classes": str(data[0].classes), "channels": str(data[0].inputs.shape[1]),
                     **(metadata or {})}, data[1], tuple(keep))
-    with keep_file(path, restart, progress) as open_keeper:
+    with (display_progress(name_callback("progress")(progress)) as shown,
+          keep_file(path, restart, shown) as open_keeper):
         if not restart and files.find_finished():
-            if progress is not None:
-                progress(f"taken over: weights ({path.name})", 1, 1)
+            note = f"taken over: weights ({path.name})"
+            log_event(note, of="train")
+            if shown is not None:
+                shown(note, 1, 1)
             return files.take_over(recipe, data, device)
         keeper = open_keeper(key, device)
         if not restart:
@@ -89,7 +96,7 @@ def train_and_save(name: str, path: FilePath, seed: Seed, recipe: Recipe, data: 
                 files.remove_epochs()
             files.save_epoch(network, history)
 
-        made, report = train_network(name, seed, recipe, data, progress, device=device, keeper=keeper,
+        made, report = train_network(name, seed, recipe, data, shown, device=device, keeper=keeper,
                                      on_epoch=save_epoch)
         files.save(path, made, report.history, report.accuracy)
     return made, report

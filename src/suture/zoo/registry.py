@@ -20,6 +20,7 @@ from suture._base import (
     Progress,
     Seed,
     checked,
+    display_progress,
     expect,
     fingerprint_network,
     make_unknown_error,
@@ -122,7 +123,7 @@ def build(name: str, seed: Seed = 0, **options: Any) -> nn.Module:
 
 @checked
 def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
-                  data: tuple[ImageSet, ImageSet] | None = None, progress: Progress | None = None, *,
+                  data: tuple[ImageSet, ImageSet] | None = None, progress: Progress | bool | None = None, *,
                   device: str | torch.device = "cpu",
                   keeper: Keeper = NO_KEEPER,
                   on_epoch: Callable[[nn.Module, History], None] | None = None) -> tuple[nn.Module, Report]:
@@ -133,7 +134,8 @@ def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
         seed: seed of initialisation, order, augmentation and dropout; it replaces `recipe.seed`. Default 0.
         recipe: default `DIGITS_RECIPE` on the digits, `Recipe.paper()` on other data.
         data: (train, test) image sets, which decide channels and classes. Default: the digits.
-        progress: called as `progress("train", epoch, epochs)` after each epoch.
+        progress: called as `progress("train", epoch, epochs)` after each epoch. Default: a bar on a terminal
+            and in a notebook; False for none.
         keeper: keeps all that training changes (`train_and_save`).
         on_epoch: called with the network and its history before training and after each epoch.
 
@@ -145,17 +147,22 @@ def train_network(name: str, seed: Seed = 0, recipe: Recipe | None = None,
     """
     recipe = recipe or (DIGITS_RECIPE if data is None else Recipe.paper())
     recipe = dataclasses.replace(recipe, seed=seed)
+    with display_progress(name_callback("progress")(progress)) as shown:
+        return _train(name, recipe, data, shown, find_device(device), keeper, on_epoch)
+
+
+def _train(name: str, recipe: Recipe, data: tuple[ImageSet, ImageSet] | None, progress: Progress | None,
+           device: torch.device, keeper: Keeper, on_epoch: Callable[[nn.Module, History], None] | None
+           ) -> tuple[nn.Module, Report]:
     fit, test = data if data is not None else (digits("train"), digits("test"))
     shapes = [f"{tuple(part.inputs.shape[1:])} of {part.classes} classes" for part in (fit, test)]
     expect(shapes[0] == shapes[1], "training and test images of one shape", " and ".join(shapes))
-    network = build(name, seed, classes=fit.classes, in_channels=fit.inputs.shape[1])
-    progress = name_callback("progress")(progress)
+    network = build(name, recipe.seed, classes=fit.classes, in_channels=fit.inputs.shape[1])
     start = time.perf_counter()
-    device = find_device(device)
     history = train(network, fit.inputs, fit.labels, recipe, device=device, progress=progress,
                     keeper=keeper, on_epoch=None if on_epoch is None else partial(on_epoch, network))
     seconds = time.perf_counter() - start
     network.eval()
     score = compute_accuracy(network, test.inputs, test.labels)
-    return network, Report(name, seed, recipe, fit.name, test.name, history, score, seconds,
+    return network, Report(name, recipe.seed, recipe, fit.name, test.name, history, score, seconds,
                            fingerprint_network(network))

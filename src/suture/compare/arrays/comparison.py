@@ -154,7 +154,7 @@ def _measure(setup: ArraySetup) -> Findings:
 
 def _collect(setup: ArraySetup) -> Accumulators:
     accumulators = setup.make_accumulators()
-    collect_moments(setup.data.fit, Filling(setup, accumulators), setup.settings.progress, STAGE)
+    collect_moments(setup.data.fit, Filling(setup, accumulators), setup.settings.tell_progress, STAGE)
     return accumulators
 
 

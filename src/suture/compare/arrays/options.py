@@ -14,9 +14,10 @@ from suture._base import (
     Count,
     Draws,
     FilePath,
-    Progress,
+    ProgressOption,
     Seed,
     SutureError,
+    TellsProgress,
     Whole,
     expect,
     keep_parts,
@@ -28,7 +29,7 @@ from suture.indices import ArraySource, Groups, Labels, Named
 from suture.representations import DEFAULT_RULE, AlignmentRule
 from suture.results import Comparison
 
-_OF_DICTIONARIES = ("kinds", "labels", "names", "alignment", "precision", "device", "progress", "save_to",
+_OF_DICTIONARIES = ("kinds", "labels", "names", "alignment", "precision", "device", "save_to",
                     "restart")
 _OF_NETWORKS = frozenset({"methods", "ood", "family", "relu", "examples", "tlm", "forward", "task", "output",
                           "token_rate", "held_out", "batch_size", "allow_bypass"})
@@ -41,7 +42,7 @@ def words_of(name: str) -> Doc:
 
 
 @options
-class ArrayOptions:
+class ArrayOptions(TellsProgress):
     """Arguments of `suture.compare_arrays`."""
 
     source: Annotated[ArraySource, Doc(
@@ -78,8 +79,7 @@ class ArrayOptions:
         default="float64", kw_only=True)
     device: Annotated[str | torch.device, SkipValidation, words_of("device")] = Field(
         default="cpu", kw_only=True)
-    progress: Annotated[Progress | None, SkipValidation, words_of("progress")] = Field(
-        default=None, kw_only=True)
+    progress: ProgressOption = Field(default=None, kw_only=True)
     save_to: Annotated[FilePath | None, words_of("save_to")] = Field(default=None, kw_only=True)
     restart: Annotated[bool, words_of("restart")] = Field(default=False, kw_only=True)
     save: Annotated[FilePath | None, Doc(

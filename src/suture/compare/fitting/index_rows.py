@@ -18,7 +18,7 @@ def describe_indices(setup: SharedSetup, accumulators: Accumulators,
     settings, rows = setup.settings, []
     values: dict[Cell, dict[str, Value]] = {}
     if settings.requests:
-        values = accumulators.compute_all_values(setup.cells, settings.progress, setup.keeper)
+        values = accumulators.compute_all_values(setup.cells, settings.tell_progress, setup.keeper)
     for i, j in setup.cells:
         n = accumulators.count_rows(i, j)
         for name, v in (values.get((i, j), {}) | dict(published.get((i, j), {}))).items():

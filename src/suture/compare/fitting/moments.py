@@ -81,7 +81,7 @@ def collect(setup: Setup) -> Accumulators:
     """
     done = setup.pieces.run(lambda: _collect_once(setup))
     if setup.detection is not None and done.fitter is not None:
-        setup.detection.finish(done.fitter, setup.data.whole, setup.settings.progress, setup.keeper)
+        setup.detection.finish(done.fitter, setup.data.whole, setup.settings.tell_progress, setup.keeper)
     return done.accumulators
 
 
@@ -89,7 +89,7 @@ def _collect_once(setup: Setup) -> Filling:
     done = setup.collected
     if done is None:
         done = Filling.of(setup)
-        collect_moments(setup.data.fit, done, setup.settings.progress, "moments")
+        collect_moments(setup.data.fit, done, setup.settings.tell_progress, "moments")
     if setup.detection is None or done.fitter is not None:
         return done
     fitter = setup.detection.make_fitter()
@@ -131,7 +131,7 @@ def compute_published(setup: SharedSetup) -> tuple[dict[Cell, dict[str, Value]],
 
     def collect_once() -> Accumulators:
         made = Accumulators(sources, targets, how, same=setup.source is setup.target)
-        collect_moments(paper, Filling(setup, made), setup.settings.progress, "first test data")
+        collect_moments(paper, Filling(setup, made), setup.settings.tell_progress, "first test data")
         return made
 
     accumulators, found = setup.pieces.run(collect_once), {}

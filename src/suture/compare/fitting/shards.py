@@ -166,8 +166,8 @@ def _collect(setup: Setup, place: ShardPlace) -> tuple[Filling, ShardDigest]:
         with filling.explain_failure(k):
             add_batch(batch, filling)
         digest.update(within, batch)
-        if setup.settings.progress:
-            setup.settings.progress("moments", k + 1, -(-total // place.count))
+        if setup.settings.tell_progress:
+            setup.settings.tell_progress("moments", k + 1, -(-total // place.count))
     if place.start < place.stop:
         filling.check()
     return filling, digest

@@ -72,7 +72,7 @@ def stitch(given: StitchOptions) -> StitchedNetwork:
     if given.save_to is None:
         return _fit(given, set_up(given.comparison))
     path = check_file(given.save_to, ".safetensors")
-    with keep_file(path, given.restart, given.progress) as open_keeper:
+    with keep_file(path, given.restart, given.tell_progress) as open_keeper:
         setup = set_up(given.comparison)
         keeper = open_keeper(shorten_key(setup.key), setup.settings.torch_device)
         made = _fit(given, replace(setup, keeper=keeper))

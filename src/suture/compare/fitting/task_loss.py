@@ -127,14 +127,14 @@ def train(setup: Setup, matched: Fitted) -> Training:
     start = {c: layer for c, layer in start.items() if c not in undrawn}
     trainer = GroupTrainer(setup.source, setup.target, layers, settings.recipe, setup.micro_batch, setup.task)
     with report_network_errors("data", IndexError):
-        curves = trainer.fit(batches, settings.torch_device, settings.progress, held_out, setup.keeper)
+        curves = trainer.fit(batches, settings.torch_device, settings.tell_progress, held_out, setup.keeper)
     ends = {}
     # After one epoch every cell is marked anyway. Under a penalty the trained layer need not be better.
     if settings.recipe.epochs > 1 and not settings.affine_family.penalised:
         kinds: dict[str, Layers] = {
             "tlm": {k: layer for k, layer in layers.items() if k[:2] in start and k not in curves.failed}}
         kinds["dm"] = {k[:2]: start[k[0], k[1]] for k in kinds["tlm"]}
-        ends = {name: trainer.compute_objective(batches, settings.torch_device, of, settings.progress,
+        ends = {name: trainer.compute_objective(batches, settings.torch_device, of, settings.tell_progress,
                                                 setup.keeper)
                 for name, of in kinds.items() if of}
     return Training([_take_run(setup, run, layers, curves, ends) for run in range(settings.recipe.seeds)],
@@ -175,8 +175,8 @@ def _score_own_layers(setup: Setup, own: Mapping[int, StitchingLayer]) -> dict[s
     settings, target = setup.settings, setup.target
     layers = {(j, j): layer for j, layer in own.items()}
     evaluator = Evaluator(target, target, layers, setup.pieces, None, setup.task)
-    found = evaluator.run(setup.data.test, settings.torch_device, settings.progress, "evaluating own layers",
-                          setup.keeper)
+    found = evaluator.run(setup.data.test, settings.torch_device, settings.tell_progress,
+                          "evaluating own layers", setup.keeper)
     count = len(target.sites)
     others = {(i, j): "no own layer" for i in range(count) for j in range(count) if i != j or j not in own}
     names = [str(s) for s in target.sites]

@@ -71,7 +71,7 @@ class ExampleRows:
         assert of is not None
         if self.known is not None:
             return NaturalRange.from_record(self.known)
-        return self.search.find(of.shifts, self.setup.settings.progress, self.setup.keeper)
+        return self.search.find(of.shifts, self.setup.settings.tell_progress, self.setup.keeper)
 
     @cached_property
     def classes_from(self) -> str:

@@ -110,7 +110,7 @@ def _evaluate_run(setup: Setup, method: str, fitted: Fitted, before: Arrays,
     unmade = {c: why for c, why in failed.items() if c not in fitted.failed}
     evaluator = Evaluator(setup.source, setup.target, layers, setup.pieces, collector, setup.task)
     with report_network_errors(test.name, IndexError):
-        found = evaluator.run(test, setup.settings.torch_device, setup.settings.progress,
+        found = evaluator.run(test, setup.settings.torch_device, setup.settings.tell_progress,
                               f"evaluating {method}", setup.keeper)
     arrays, counts = name_arrays(found, method), {"n_test": found.examples, **count_predictions(found)}
     if not has_same_examples(before, arrays):

@@ -11,7 +11,14 @@ import torch
 from pydantic import InstanceOf, SkipValidation
 from torch import Tensor
 
-from suture._base import SutureError, checked, make_unknown_error
+from suture._base import (
+    Progress,
+    SutureError,
+    checked,
+    display_progress,
+    make_unknown_error,
+    name_callback,
+)
 from suture.compare import (
     CLASS_EXAMPLES,
     FEWEST_OF_CLASS,
@@ -90,7 +97,8 @@ class _Grouping:
 @checked
 def grade(network: Network, data: Any, test: Any, sites: Annotated[SiteSpec, SkipValidation] = None, *,
           alterations: Sequence[str] | None = None, ood: Annotated[OOD, InstanceOf[OOD]] | None = None,
-          seed: int = 0, device: str | torch.device = "cpu", batch_size: int = 256) -> pd.DataFrame:
+          seed: int = 0, device: str | torch.device = "cpu", batch_size: int = 256,
+          progress: Progress | bool | None = None) -> pd.DataFrame:
     """Alter a network's own representations, and return the verdict of each alteration at each site.
 
     Each alteration changes the representations of all test examples at one site, and the rest of the network
@@ -110,6 +118,8 @@ def grade(network: Network, data: Any, test: Any, sites: Annotated[SiteSpec, Ski
         seed: of all draws.
         device: device of the passes.
         batch_size: examples per batch.
+        progress: function called as ``progress(stage, done, total)``. Default: bars on a terminal and in a
+            notebook; False for none.
 
     Returns:
         A row for each site, alteration and strength: relative accuracy (agreement without labels),
@@ -124,12 +134,14 @@ def grade(network: Network, data: Any, test: Any, sites: Annotated[SiteSpec, Ski
     names = tuple(ALTERATIONS if alterations is None else alterations)
     if unknown := [name for name in names if name not in ALTERATIONS]:
         raise make_unknown_error("alteration", unknown[0], ALTERATIONS)
-    setup = set_up(CompareOptions(network, data=data, test=test, sites=sites, methods=["dm"], indices=(),
-                                  ood=ood or OOD(()), seed=seed, device=device, batch_size=batch_size))
-    if setup.task is Task.NONE:
-        raise SutureError("controls need a network with predictions, got none of classes or tokens; write "
-                          "a classifier around it")
-    return _Grader(setup, seed).run([ALTERATIONS[name] for name in names], strict=alterations is not None)
+    with display_progress(name_callback("progress")(progress)) as shown:
+        setup = set_up(CompareOptions(
+            network, data=data, test=test, sites=sites, methods=["dm"], indices=(), ood=ood or OOD(()),
+            seed=seed, device=device, batch_size=batch_size, progress=shown))
+        if setup.task is Task.NONE:
+            raise SutureError("controls need a network with predictions, got none of classes or tokens; "
+                              "write a classifier around it")
+        return _Grader(setup, seed).run([ALTERATIONS[name] for name in names], strict=alterations is not None)
 
 
 class _Grader:
@@ -154,8 +166,12 @@ class _Grader:
     def run(self, alterations: Sequence[Alteration], strict: bool) -> pd.DataFrame:
         import pandas as pd
 
-        cells = [cell for j in range(len(self.setup.target.sites))
-                 for cell in self._alter_site(j, alterations, strict)]
+        cells = list[AlteredSite]()
+        tell, sites = self.setup.settings.tell_progress, len(self.setup.target.sites)
+        for j in range(sites):
+            cells += self._alter_site(j, alterations, strict)
+            if tell is not None:
+                tell("altered sites", j + 1, sites)
         return pd.DataFrame([self._describe(cell) for cell in (*cells, *self._shift())])
 
     def _alter_site(self, j: int, alterations: Sequence[Alteration], strict: bool) -> Iterator[AlteredSite]:
@@ -183,7 +199,8 @@ class _Grader:
         """Yield the cells of natural inputs at half the severity that breaks the network, at all sites."""
         first = self.test_batches[0].target
         shifts = list_shifts(first, self.setup.task.of_tokens, self.setup.target.find_text)
-        for kind in self.paired.range.kinds:
+        kinds, tell = self.paired.range.kinds, self.setup.settings.tell_progress
+        for number, kind in enumerate(kinds):
             def change(batch: Batch, k: int, kind: Any = kind) -> Batch:
                 made = apply_shift(shifts[kind.name], kind.name, batch.target, MILD * kind.severity.value,
                                    self.seed, k)
@@ -196,6 +213,8 @@ class _Grader:
                 yield AlteredSite(j, SHIFTED, MILD, kind.name, works, *self._measure(
                     j, test.get_representations(j), self._measure_means(j, fit.get_representations(j)),
                     self._measure_native_means(j)))
+            if tell is not None:
+                tell("natural shifts", number + 1, len(kinds))
 
     def _measure_native_means(self, j: int) -> dict[str, Tensor]:
         return self._measure_means(j, self.fit.get_representations(j))

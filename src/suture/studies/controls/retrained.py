@@ -9,7 +9,18 @@ import torch
 from pydantic import InstanceOf
 from torch import Tensor, nn
 
-from suture._base import Count, Real, Seed, SutureError, checked, expect, seed_torch
+from suture._base import (
+    Count,
+    Progress,
+    Real,
+    Seed,
+    SutureError,
+    checked,
+    display_progress,
+    expect,
+    name_callback,
+    seed_torch,
+)
 from suture.data import Batches, read_inputs
 from suture.networks import (
     Network,
@@ -51,7 +62,7 @@ def random_weights(network: Network, seed: Seed = 0) -> nn.Module:
 
 @checked
 def random_labels(network: Network, data: Any, recipe: Annotated[Recipe, InstanceOf[Recipe]] | None = None, *,
-                  seed: Seed = 0) -> nn.Module:
+                  seed: Seed = 0, progress: Progress | bool | None = None) -> nn.Module:
     """Return a copy of a network, trained from random weights on labels that say nothing.
 
     The labels of the data are permuted once, so that it can only learn them by heart.
@@ -61,6 +72,8 @@ def random_labels(network: Network, data: Any, recipe: Annotated[Recipe, Instanc
         data: labelled examples in any form of `suture.compare`; all of them are held in memory.
         recipe: of the training. Default: 30 epochs of Adam at 1e-3.
         seed: seed of weights, labels and training.
+        progress: called as ``progress("train", epoch, epochs)``. Default: a bar on a terminal and in a
+            notebook; False for none.
 
     Raises:
         SutureError: data without labels, or inputs of several tensors.
@@ -68,7 +81,8 @@ def random_labels(network: Network, data: Any, recipe: Annotated[Recipe, Instanc
     inputs, labels = _join(Batches(data))
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     made = random_weights(network, seed)
-    train(made, inputs, labels[order], replace(recipe or Recipe(epochs=30), seed=seed))
+    with display_progress(name_callback("progress")(progress)) as shown:
+        train(made, inputs, labels[order], replace(recipe or Recipe(epochs=30), seed=seed), progress=shown)
     return made.eval()
 
 

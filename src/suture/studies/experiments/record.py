@@ -25,8 +25,7 @@ class Record:
     Attributes:
         experiment, scale: such as "E1" and "tiny".
         tables: by name.
-        about: networks with their accuracies, numbers of examples, settings, versions, machine, seconds, notes
-            and failures, as JSON.
+        about: numbers of examples, settings, versions, machine, seconds and failures, as JSON.
     """
 
     experiment: str
@@ -60,7 +59,8 @@ class Record:
                       for name in about.pop("tables")}
             return cls(about.pop("experiment"), about.pop("scale"), tables, about)
         except FileNotFoundError as error:
-            raise SutureError(f"expected the record of an experiment in {str(folder)!r}, found none") from error
+            raise SutureError(f"expected the record of an experiment in {str(folder)!r}, "
+                              "found none") from error
         except (ValueError, KeyError, OSError) as error:
             raise SutureError(f"the record in {str(folder)!r} is damaged: {describe_error(error)}; run the "
                               "experiment again") from error

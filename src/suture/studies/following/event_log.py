@@ -1,4 +1,4 @@
-"""The logger `suture`, and the log file of a study."""
+"""The events of a study in the logger `suture`, and its log file."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from suture._base import escape_controls
+from suture._base import LOG, log_event
 from suture.studies.following.finished_pair import FinishedPair
 from suture.studies.running.engines import Outcome
 
-LOG = logging.getLogger("suture")
-LOG.addHandler(logging.NullHandler())  # or a program that sets up no logging would get warnings on stderr
 _FORMAT = "%(asctime)s %(process)d %(levelname)s %(message)s"
 
 
@@ -40,6 +38,7 @@ def _open_file(path: Path) -> logging.Handler:
         return logging.NullHandler()
     made.setLevel(logging.INFO)
     made.setFormatter(logging.Formatter(_FORMAT))
+    made.addFilter(lambda record: record.name == LOG.name)  # not the stages of each comparison
     return made
 
 
@@ -66,17 +65,8 @@ def log_training(outcome: Outcome, left: int, total: int) -> None:
 
 def _log_end(what: str, reason: str, taken_over: bool, seconds: float, after: str) -> None:
     if reason:
-        _log(logging.WARNING, f"{what} failed: {reason}; {after}")
+        log_event(f"{what} failed: {reason}; {after}", logging.WARNING)
     elif taken_over:
-        _log(logging.DEBUG, f"{what}: taken over from an earlier run; {after}")
+        log_event(f"{what}: taken over from an earlier run; {after}", logging.DEBUG)
     else:
-        _log(logging.INFO, f"{what}: {seconds:.1f} s; {after}")
-
-
-def log_event(text: str) -> None:
-    """Log what else happens."""
-    _log(logging.INFO, text)
-
-
-def _log(level: int, text: str) -> None:
-    LOG.log(level, "%s", escape_controls(text))  # names come from users, and an event is one line
+        log_event(f"{what}: {seconds:.1f} s; {after}")

@@ -80,7 +80,7 @@ def run_validation(given: ValidateOptions) -> Validation:
     outcomes, warnings = list[TestOutcome](), list(population.warn())
     for k, name in enumerate(chosen.names):
         outcomes += population.test(name, chosen, controls, warnings)
-        _report(given.progress, k + 1, len(chosen.names))
+        _report(given.tell_progress, k + 1, len(chosen.names))
     warnings += [f"{' into '.join(pair)} failed: {reason}" for pair, reason in study.failures.items()][:5]
     made = Validation.make(outcomes, names, next(iter(layers.values())), warnings,
                            {"created": get_time(), "settings": given.as_key(), "seed": given.seed,

@@ -13,7 +13,7 @@ import numpy as np
 
 from suture._base import FilePath, SutureError, checked, expect, make_unknown_error, replace_file
 from suture.numbers import get_measure
-from suture.results import adjust_holm, format_people_csv, require_matplotlib
+from suture.results import adjust_holm, format_people_csv, require_matplotlib, show_in_notebook
 from suture.studies.measure_tests.battery.control_tests import CONTROLS
 from suture.studies.measure_tests.network_statistics import ENOUGH_POWER, LEVEL
 from suture.studies.measure_tests.record import TestOutcome, tabulate_outcomes
@@ -62,6 +62,11 @@ class Validation:
     def __repr__(self) -> str:
         return (f"Validation({len(self.measures)} measures, {len(self.tests)} tests, "
                 f"{len(self.networks)} networks)")
+
+    def _repr_html_(self) -> str | None:
+        from suture.studies.measure_tests.notebook import render_validation_card
+
+        return show_in_notebook(lambda: render_validation_card(self))
 
     @property
     def measures(self) -> tuple[str, ...]:

@@ -8,10 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from suture._base import Progress, SutureError, get_free_bytes, get_time, listen_to_signals, takes
+from suture._base import Progress, SutureError, get_free_bytes, get_time, listen_to_signals, log_event, takes
 from suture.compare import Settings, collect_versions
 from suture.results import Comparison
-from suture.studies.following.event_log import log_event, log_pair
+from suture.studies.following.event_log import log_pair
 from suture.studies.following.finished_pair import Callbacks, FinishedPair
 from suture.studies.network_study.manifest import KeptComparisons, list_broken
 from suture.studies.network_study.options import StudyOptions
@@ -65,13 +65,13 @@ def run_study(given: StudyOptions) -> Study:
     log_event(f"study of {len(work.members)} networks, {total} pairs, {len(listed.failed)} networks failed")
     try:
         with (callbacks.open(),
-              closing(run_all(engine, work, store, listed.tasks, given.progress)) as outcomes):
+              closing(run_all(engine, work, store, listed.tasks, given.tell_progress)) as outcomes):
             for done, outcome in enumerate(outcomes, 1):
                 _take(outcome, made, failures)
                 finished = _finish(outcome, work, store, total - done, total)
                 log_pair(finished)
                 callbacks.tell(finished)
-                _report(given.progress, done, total)
+                _report(given.tell_progress, done, total)
     except KeyboardInterrupt as error:
         error.args = (_explain(done, total, given.folder),)
         log_event(error.args[0])

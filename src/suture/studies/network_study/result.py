@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from suture._base import FilePath, checked, describes
-from suture.results import Comparison, require_matplotlib
+from suture.results import Comparison, require_matplotlib, show_in_notebook
 from suture.studies.network_study.compared_networks import ComparedNetworks
 from suture.studies.network_study.findings import choose_measure
 from suture.studies.network_study.layers import Reduce
@@ -40,6 +40,11 @@ class Study(ComparedNetworks):
     def __repr__(self) -> str:
         failed = f", {len(self.failures)} failed" if self.failures else ""
         return f"Study({len(self.networks)} networks, {len(self.comparisons)} pairs{failed})"
+
+    def _repr_html_(self) -> str | None:
+        from suture.studies.network_study.notebook import render_study_card
+
+        return show_in_notebook(lambda: render_study_card(self))
 
     @cached_property
     def table(self) -> pd.DataFrame:

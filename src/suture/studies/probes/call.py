@@ -11,7 +11,7 @@ from pydantic import InstanceOf, PlainValidator, SkipValidation
 from torch import Tensor
 from typing_extensions import Doc
 
-from suture._base import Count, Progress, SutureError, expect, options, takes
+from suture._base import Count, ProgressOption, SutureError, expect, options, takes
 from suture.compare import CompareOptions, Setup, set_up
 from suture.networks import Network, SiteSpec
 from suture.numbers import Bools
@@ -54,7 +54,7 @@ class ProbeOptions:
     batch_size: Annotated[Count, Doc("Examples per pass, for data that are no loader.")] = 256
     device: Annotated[str | torch.device, SkipValidation, Doc(
         "Device of the network; probes are trained on the CPU.")] = "auto"
-    progress: Annotated[Progress | None, Doc("Function called as ``progress(stage, done, total)``.")] = None
+    progress: ProgressOption = None
 
 
 @takes(ProbeOptions)
@@ -118,7 +118,7 @@ def train_and_test(setup: Setup, recipe: ProbeRecipe, ranks: Ranks, bases: list[
         new = run.run(setup.data.fit, f"augmented data, epoch {epoch + 1}", generator)
         return arrange(new), _check_labels(new.labels, "data")
 
-    probes = train_probes(names, read, classes, recipe, setup.settings.progress)
+    probes = train_probes(names, read, classes, recipe, setup.settings.tell_progress)
     new = arrange(tested)
     rows, hits = list[dict[str, Any]](), dict[tuple[str, int], Bools]()
     for j, (site, made) in enumerate(zip(names, probes, strict=True)):

@@ -86,8 +86,8 @@ class SitePass:
                     found.add(piece, xs, number)
                     if self.add is not None:
                         self.add(piece, xs)
-                if setup.settings.progress:
-                    setup.settings.progress(stage, number + 1, batches.count_batches())
+                if setup.settings.tell_progress:
+                    setup.settings.tell_progress(stage, number + 1, batches.count_batches())
         return found.join()
 
     def _check_memory(self, batches: Batches) -> None:

@@ -133,8 +133,8 @@ class _Call:
                 if len(self.members) == 1:
                     raise
                 failures[name] = explain_failure(error)
-            if self.given.progress:
-                self.given.progress("networks", k, len(self.members))
+            if self.given.tell_progress:
+                self.given.tell_progress("networks", k, len(self.members))
         if not made:
             name, reason = next(iter(failures.items()))
             raise SutureError(f"no network has curves; {name}: {reason}")
@@ -151,7 +151,7 @@ class _Call:
         if known is not None:
             return known
         pair = (name, name)
-        reported = prefix_progress(self.given.progress, pair)
+        reported = prefix_progress(self.given.tell_progress, pair)
         work = self.work.replace(settings={**self.work.settings, "progress": reported})
         made = measure_network(name, work.set_up(PairTask(pair, "")), self.deletion)
         if place is not None:

@@ -130,8 +130,8 @@ def measure_network(name: str, setup: Setup, deletion: Deletion) -> NetworkCurve
                   for measure, v in of.items()]
         values += _stitch(setup, data, j)
         rows += [{"network": name, "site": site, "width": data.ranks[j][0], **v._asdict()} for v in values]
-        if settings.progress:
-            settings.progress("sites", j + 1, len(setup.source.sites))
+        if settings.tell_progress:
+            settings.tell_progress("sites", j + 1, len(setup.source.sites))
     probe_rows = probes.table.assign(network=name).astype(object).to_dict("records")
     notes = [*probes.notes, *setup.source.notes, *setup.pieces.notes, *(
         f"the {of} come otherwise in every pass: curves, probes and stitched networks see other examples"

@@ -84,7 +84,7 @@ class CutLayers:
         most = 2 * max(setup.micro_batch, recipe.batch_size) if whole else setup.micro_batch
         trainer = GroupTrainer(self.network, setup.target, layers, recipe, most, setup.task)
         batches, held_out = setup.data.training
-        curves = trainer.fit(batches, setup.settings.torch_device, setup.settings.progress, held_out)
+        curves = trainer.fit(batches, setup.settings.torch_device, setup.settings.tell_progress, held_out)
         expect(not (whole and curves.notes), "memory for whole batches in training", "less",
                "write a smaller batch size in tlm=, or basis='data'")
         return {(k[0], k[1]): layer for k, layer in layers.items() if k not in curves.failed}, curves
@@ -107,7 +107,7 @@ class CutLayers:
         """Return every measure of the stitched networks at every rank."""
         setup, settings = self.setup, self.setup.settings
         evaluator = Evaluator(self.network, setup.target, layers, setup.pieces, None, setup.task)
-        found = evaluator.run(setup.data.test, settings.torch_device, settings.progress,
+        found = evaluator.run(setup.data.test, settings.torch_device, settings.tell_progress,
                               f"evaluating {method}")
         others = {(k, t): "another site" for k in range(len(self.ranks))
                   for t in range(len(setup.target.sites)) if t != self.site}

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from suture._base import Progress, SutureError, checked, is_held
-from suture.studies.following.event_log import keep_log, log_event
+from suture._base import Progress, SutureError, checked, is_held, log_event
+from suture.studies.following.event_log import keep_log
 from suture.studies.network_study.call import arrange, explain_interruption, run_study
 from suture.studies.network_study.manifest import list_broken, read_tasks
 from suture.studies.network_study.options import StudyOptions

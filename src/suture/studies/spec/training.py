@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from suture import zoo
-from suture._base import Progress
-from suture.studies.following.event_log import log_event, log_training
+from suture._base import Progress, log_event
+from suture.studies.following.event_log import log_training
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.population.sources import FailedNetwork, TrainedNetwork
 from suture.studies.running.engine_choice import find_engine

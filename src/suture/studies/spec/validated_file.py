@@ -7,10 +7,10 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from suture._base import Progress, SutureError, checked, make_unknown_error, replace_file
+from suture._base import Progress, SutureError, checked, log_event, make_unknown_error, replace_file
 from suture.ood import DEFAULT_OOD
 from suture.results import render_png
-from suture.studies.following.event_log import keep_log, log_event
+from suture.studies.following.event_log import keep_log
 from suture.studies.measure_tests.call import run_validation
 from suture.studies.measure_tests.options import ValidateOptions
 from suture.studies.measure_tests.record import TestOutcome
@@ -74,7 +74,7 @@ def _test_groups(spec: StudyFile, given: StudyOptions, options: ValidateOptions,
     assert first is not None  # as groups were asked for
     images = spec.load_images(None)
     made = train_groups(kind, first.name, images, first.recipe, folder=spec.folder / "networks",
-                        progress=options.progress)
+                        progress=options.tell_progress)
     folder = None if options.folder is None else Path(options.folder) / f"groups-{kind.replace(' ', '-')}"
     return run_validation(replace(options, networks=made.networks, data=made.data, test=made.test,
                                   about=made.about, by=(kind,), controls=(), function=None, layers=None,

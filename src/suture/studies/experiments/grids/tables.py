@@ -16,8 +16,9 @@ from suture.studies.network_study.result import Study
 if TYPE_CHECKING:
     import pandas as pd
 
-QUANTITIES = ("accuracy", "relative_accuracy", "agreement", "residual", "residual_batches", "natural_distance",
-              "informational_residual", "auroc_energy", "ap_energy", "fpr95_energy")
+QUANTITIES = ("accuracy", "relative_accuracy", "agreement", "residual", "residual_batches",
+              "natural_distance", "informational_residual", "auroc_energy", "ap_energy", "fpr95_energy",
+              "ood_energy")
 """What is kept of each method's cells."""
 BINS = 40
 _ENERGY = "energy"
@@ -100,7 +101,8 @@ def _list_verdicts(made: Comparison) -> pd.DataFrame:
             words = made.cells(method)
         except SutureError:  # without stitching or natural ranges there are none
             continue
-        long = words.stack().rename("word").reset_index()
+        long = words.rename_axis(index="source", columns=None).reset_index().melt(
+            "source", var_name="target", value_name="word")
         found.append(long.assign(method=method))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
@@ -133,7 +135,8 @@ def _list_energies(made: Comparison) -> pd.DataFrame:
         whole = whole[np.isfinite(whole)]
         if not len(whole):
             continue
-        edges = np.linspace(*np.quantile(whole, [0.005, 0.995]), BINS + 1)
+        low, high = np.quantile(whole, [0.005, 0.995]).tolist()
+        edges = np.linspace(low, high, BINS + 1)
         for kind, values in scores.items():
             counts, _ = np.histogram(np.clip(values[np.isfinite(values)], edges[0], edges[-1]), edges)
             rows += [{"target": target, "kind": kind, "low": edges[k], "high": edges[k + 1],

@@ -1,0 +1,1 @@
+"""What suture tells while it works: bars on a terminal or in a notebook, and the logger `suture`."""

@@ -1,0 +1,1 @@
+"""The experiments of the paper as studies: records, claims, figures and one page a scale."""

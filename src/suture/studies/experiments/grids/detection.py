@@ -1,0 +1,149 @@
+"""E3: how far stitched representations are out of distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_each
+from suture.studies.experiments.grids.base import (
+    ACCURACY,
+    METHODS,
+    GridExperiment,
+    explain_open,
+    limit_by_marks,
+    tabulate_means,
+)
+from suture.studies.experiments.grids.view import Grids
+from suture.studies.experiments.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+TOLD_APART = 0.75
+"""AUROC from which on a detector tells stitched from native representations: halfway from chance to all."""
+WORKS = 0.8
+"""Relative accuracy from which on a stitched network works (docs/distance.md)."""
+EDGE = 1.0
+_NAMES = {"tlm": "task loss matching", "dm": "direct matching"}
+_COLOURS = {"native": "0.75", "auxiliary": "#ccbb44", "dm": "#4477aa", "tlm": "#ee6677"}
+_WORDS = {"native": "native", "auxiliary": "auxiliary images", "dm": "stitched by DM",
+          "tlm": "stitched by TLM"}
+
+
+class OutOfDistribution(GridExperiment):
+    """Energy detectors as in the paper, and natural distances."""
+
+    name, title = "E3", "Out-of-distribution representations"
+    question = "Would the target network ever meet the stitched representations?"
+    mapped = ("{}.auroc_energy", "{}.natural_distance")
+
+    def judge(self, record: Record) -> Sequence[Outcome]:
+        grids = self.view(record)
+        found = []
+        if grids.has("tlm.auroc_energy"):
+            found += [judge_detected(grids, "tlm"), judge_detected(grids, "dm")]
+        return [*found, judge_range(grids, "tlm"), judge_range(grids, "dm")]
+
+    def tabulate(self, record: Record) -> Mapping[str, pd.DataFrame]:
+        grids = self.view(record)
+        names = [f"{m}.{q}" for q in ("auroc_energy", "ap_energy", "fpr95_energy", "natural_distance")
+                 for m in METHODS if grids.has(f"{m}.{q}")]
+        return {"Means over cells": tabulate_means(grids, names), "Verdicts of cells": count_words(record)}
+
+    def draw(self, record: Record) -> Mapping[str, Callable[[], Figure]]:
+        made = dict(super().draw(record))
+        if not record.read("energies").empty:
+            made["energies"] = lambda: draw_energies(record)
+        return made
+
+
+def average_working(grids: Grids, method: str, quantity: str) -> NetworkMean:
+    """Return the mean over the cells of a pair that work, without those of the corresponding layers."""
+    works = grids.values(ACCURACY[method]) >= WORKS
+    values = np.where(works & grids.off_diagonal, grids.values(f"{method}.{quantity}"), np.nan)
+    means = [np.nanmean(v) if not np.isnan(v).all() else np.nan for v in values]
+    return NetworkMean.of(means, grids.networks)
+
+
+def judge_detected(grids: Grids, method: str) -> Outcome:
+    """Judge whether the energy detector tells stitched from native representations."""
+    every = grids.average(f"{method}.auroc_energy", grids.off_diagonal)
+    working = average_working(grids, method, "auroc_energy")
+    tlm = method == "tlm"
+    above = every.is_above(TOLD_APART)
+    held = above if tlm or above is None else not above
+    below = float((grids.values(f"{method}.auroc_energy")[:, grids.off_diagonal] < 1 - TOLD_APART).mean())
+    claim = (f"By the paper's energy detector, representations of {_NAMES[method]} are "
+             f"{'' if tlm else 'not '}out of distribution.")
+    outcome = Outcome(claim, f"AUROC off the diagonal {every.format(unit='pairs')}; where the stitched "
+                             f"network works {working.format(unit='pairs')}; 0.5 is chance, {TOLD_APART} the "
+                             "limit", held, explain_open(held, every) or _explain_below(below), headline=2)
+    return limit_by_marks(grids, outcome, grids.off_diagonal) if tlm else outcome
+
+
+def _explain_below(share: float) -> str:
+    """Return what stitched representations do that a one-sided score cannot see."""
+    return "" if not share >= 0.1 else (
+        f"in {share:.0%} of the cells the detector takes stitched representations for more in-distribution "
+        f"than native ones (AUROC below {1 - TOLD_APART}): they are told apart on the other side, because "
+        "energies are low where the class is clear")
+
+
+def judge_range(grids: Grids, method: str) -> Outcome:
+    """Judge whether most working cells lie beyond what natural inputs reach, in every pair of networks."""
+    works = (grids.values(ACCURACY[method]) >= WORKS) & grids.off_diagonal
+    far = grids.values(f"{method}.natural_distance") > EDGE
+    shares = NetworkMean.of([float(f[w].mean()) if w.any() else np.nan
+                             for f, w in zip(far, works, strict=True)], grids.networks,
+                            max(1, int(works.sum() / max(1, len(works)))))
+    median = NetworkMean.of([float(np.nanmedian(d[w])) if w.any() else np.nan for d, w in zip(
+        grids.values(f"{method}.natural_distance"), works, strict=True)], grids.networks)
+    tlm = method == "tlm"
+    held = decide_for_each([(share > 0.5) == tlm for share in shares.each]) if grids.networks > 2 else None
+    claim = (f"Where the stitched network works, representations of {_NAMES[method]} lie "
+             f"{'beyond' if tlm else 'within'} what natural inputs reach.")
+    outcome = Outcome(claim, f"beyond it: {shares.format(unit='pairs')} of {int(works.sum())} working cells "
+                             f"off the diagonal; median natural distance {median.format(1, 'pairs')}, 1 is "
+                             "the edge", held, "" if held is not None else
+                      "networks differ, or there are fewer than three", headline=2)
+    return limit_by_marks(grids, outcome, grids.off_diagonal) if tlm else outcome
+
+
+def count_words(record: Record) -> pd.DataFrame:
+    """Count the verdicts of cells by method, for networks with themselves and with others."""
+    import pandas as pd
+
+    table = record.read("verdicts")
+    if table.empty:
+        return pd.DataFrame()
+    into = np.where(table["source_network"] == table["target_network"], "itself", "another seed")
+    counts = pd.crosstab([into, table["method"].str.upper()], table["word"]).reset_index()
+    return counts.rename(columns={"row_0": "into", "method": "by"}).rename_axis(columns=None)
+
+
+def draw_energies(record: Record) -> Figure:
+    """Draw histograms of energies of native, auxiliary and stitched examples, one panel a target site."""
+    from suture.results import make_figure
+
+    table = record.read("energies")
+    first = table[table["target_network"] == table["target_network"].iloc[0]]
+    first = first[first["source_network"] == first["source_network"].iloc[0]]
+    targets = list(first["target"].drop_duplicates())
+    figure = make_figure(None, 1.9)
+    axes = np.atleast_1d(figure.subplots(1, len(targets), squeeze=True))
+    for ax, target in zip(axes, targets, strict=True):
+        for kind, colour in _COLOURS.items():
+            of = first[(first["target"] == target) & (first["kind"] == kind)]
+            if not of.empty:
+                edges = [*of["low"], of["high"].iloc[-1]]
+                ax.stairs(of["share"], edges, color=colour, fill=kind == "native", label=_WORDS[kind],
+                          linewidth=1.2)
+        ax.set_title(target, fontsize="medium", parse_math=False)
+        ax.set_yticks([])
+        ax.set_xlabel("minus energy")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure

@@ -1,0 +1,1 @@
+"""Experiments that test the measures themselves, and what the paper leaves open."""

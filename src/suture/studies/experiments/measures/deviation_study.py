@@ -1,0 +1,234 @@
+"""D: what deviations from the published code change, measured on the networks of a scale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from typing_extensions import Doc
+
+from suture._base import Count, expect, options
+from suture.data import Batch, Batches
+from suture.indices import of_matrices
+from suture.networks import capture, run_tail
+from suture.studies.experiments.claims import NetworkMean, Outcome
+from suture.studies.experiments.experiment import Experiment, Found, Part
+from suture.studies.experiments.measures.deviations import DEVIATIONS
+from suture.studies.experiments.measures.published_code import (
+    compute_pwcca,
+    cut_rows,
+    fit_ours,
+    fit_published,
+)
+from suture.studies.experiments.measures.trained_part import RankOptions, read_experiment, train_part
+from suture.studies.experiments.record import Record
+from suture.studies.network_study.call import run_study
+from suture.studies.network_study.options import StudyOptions
+from suture.studies.network_study.result import Study
+from suture.studies.population.members import list_members
+from suture.studies.probes import probe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ORDERS = ("pwcca@paper", "pwcca_target@paper")
+
+
+@options
+class DeviationOptions(RankOptions):
+    """What the file of D says: cuts and probes, and the numbers of images of pseudo-inverses.
+
+    Attributes:
+        {options}
+    """
+
+    images: Annotated[Sequence[Count], Doc("Numbers of images that pseudo-inverses are fitted on.")] = (100, 2000)
+
+
+class DeviationStudy(Experiment):
+    """Deviations from the published code."""
+
+    name, title = "D", "Deviations from the published code"
+    question = "Where does suture compute something else than the published code, and what does it change?"
+
+    def run(self, part: Part) -> Found:
+        import pandas as pd
+
+        given, table = train_part(part), read_experiment(part, DeviationOptions)
+        networks = {name: member.open(given.data).network
+                    for name, member in list_members(given.networks, {}).items()}
+        expect(not (given.sites is None or callable(given.sites) or isinstance(given.sites, str)),
+               "a list of sites in [settings]", repr(given.sites))
+        sites = [str(site) for site in given.sites]  # type: ignore[union-attr]
+        orders = run_study(_list_orders(given, list(networks), str(part.spec.folder / self.name)))
+        images = {"data": _take(given.data, max(table.images)), "test": _take(given.test, None)}
+        rows = [*measure_orders(orders), *measure_cuts(networks, sites, given, table),
+                *(row for a, b in _list_neighbours(list(networks)) for site in sites
+                  for row in measure_maps((a, networks[a]), (b, networks[b]), site, images, table.images)),
+                *(row for name, network in networks.items() for site in sites
+                  for row in measure_pwcca(name, network, site, images["data"], table.ranks))]
+        return Found({"deviations": pd.DataFrame(rows)}, {"networks": list(networks), "pairs": len(orders.pairs)})
+
+    def judge(self, record: Record) -> Sequence[Outcome]:
+        return ()
+
+    def tabulate(self, record: Record) -> Mapping[str, pd.DataFrame]:
+        import pandas as pd
+
+        return {"Deviations": pd.DataFrame([
+            {"about": d.what, "published code": d.published, "where": d.where, "here": d.ours,
+             "what it changes": describe_change(record, d.key) or d.change or "not measured"}
+            for d in DEVIATIONS])}
+
+    def describe(self, record: Record) -> Sequence[str]:
+        return ["The published code is github.com/szegedai/stitching-ood at commit 85249b2; files and lines are "
+                "its own. Numbers are means over networks and sites, with Student's 95 % interval over networks."]
+
+
+def _list_neighbours(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each network with the next one, in a ring."""
+    return [(name, names[(k + 1) % len(names)]) for k, name in enumerate(names)]
+
+
+def _list_orders(given: StudyOptions, names: Sequence[str], folder: str) -> StudyOptions:
+    from dataclasses import replace
+
+    return replace(given, pairs=_list_neighbours(names), indices=ORDERS, methods=(), ood=None, folder=folder,
+                   sites=None, target_sites=None)
+
+
+def _take(data: Any, most: int | None) -> Batch:
+    """Return the first examples of data as one batch."""
+    batches = list(Batches(data, most=most))
+    return Batch(*(torch.cat([getattr(b, side) for b in batches]) for side in ("source", "target")),
+                 labels=torch.cat([b.labels for b in batches]))  # type: ignore[misc]
+
+
+def _row(key: str, network: str, site: str, quantity: str, published: float, ours: float) -> dict[str, Any]:
+    return {"key": key, "network": network, "site": site, "quantity": quantity, "published": published,
+            "ours": ours}
+
+
+def measure_orders(study: Study) -> Iterator[dict[str, Any]]:
+    """Yield for each pair of networks the share of verdicts of PWCCA that its order of arguments turns.
+
+    A verdict says which of two source layers is more similar to a target layer.
+    """
+    for a, b in study.pairs:
+        one, other = (study.comparison(a, b).matrix(name).to_numpy() for name in ORDERS)
+        k = len(one)
+        turned = [np.sign(one[i, t] - one[j, t]) != np.sign(other[i, t] - other[j, t])
+                  for t in range(one.shape[1]) for i in range(k) for j in range(i)
+                  if not np.isnan([one[i, t], one[j, t], other[i, t], other[j, t]]).any()]
+        yield _row("order", b, "all", "share", float(np.mean(turned)) if turned else float("nan"), 0.0)
+
+
+def measure_cuts(networks: Mapping[str, nn.Module], sites: Sequence[str], given: StudyOptions,
+                 table: DeviationOptions) -> Iterator[dict[str, Any]]:
+    """Yield accuracies of probes whose representations are cut batch by batch, and by all data."""
+    for name, network in networks.items():
+        found = [probe(network, given.data, given.test, sites=list(sites), ranks=table.ranks, recipe=table.probe,
+                       basis=basis, device=given.device).table.set_index(["site", "rank"])["accuracy"]
+                 for basis in ("batch", "data")]
+        for (site, rank), value in found[0].items():  # type: ignore[misc]
+            if rank in (table.ranks if not isinstance(table.ranks, str) else ()):
+                yield _row("cut", name, str(site), str(rank), float(value), float(found[1][site, rank]))
+
+
+def measure_maps(source: tuple[str, nn.Module], target: tuple[str, nn.Module], site: str,
+                 images: Mapping[str, Batch], sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Yield dropped directions, relative accuracies and residuals of both ways of direct matching."""
+    data, test = images["data"], images["test"]
+    x, y = (capture(network, data.source, [site])[site] for network in (source[1], target[1]))
+    tested = capture(source[1], test.source, [site])[site]
+    native = _find_accuracy(target[1](test.source), test.labels)
+    for n in (size for size in sizes if size <= len(x)):
+        rows = [_to_rows(z[:n]) for z in (x, y)]
+        published, (weight, bias, dropped, residual) = fit_published(*rows), fit_ours(*rows)
+        yield _row("pinv", target[0], site, f"dropped, {n}", published.dropped, dropped)
+        accuracies = [_find_accuracy(run_tail(target[1], test.source, site, _apply(tested, w, b)), test.labels)
+                      / native for w, b in ((published.weight, published.bias), (weight, bias))]
+        yield _row("pinv", target[0], site, f"accuracy, {n}", *accuracies)
+        yield _row("residual", target[0], site, str(n), published.reported, published.residual)
+        yield _row("residual", target[0], site, f"{n}, ours", published.residual, residual)
+
+
+def measure_pwcca(name: str, network: nn.Module, site: str, data: Batch, ranks: Any
+                  ) -> Iterator[dict[str, Any]]:
+    """Yield PWCCA of a representation and itself cut to few components, which is 1 for every rank."""
+    rows = _to_rows(capture(network, data.source[:100], [site])[site])
+    for rank in (r for r in (() if isinstance(ranks, str) else ranks) if r < rows.shape[1]):
+        cut = cut_rows(rows, rank)
+        ours = of_matrices(cut.double(), rows.double(), ["pwcca"])["pwcca"].value
+        yield _row("positive", name, site, str(rank), compute_pwcca(cut, rows), float(ours))
+
+
+def _to_rows(x: Tensor) -> Tensor:
+    """Return one row for each position of maps (N, C, H, W) or tokens (N, T, D)."""
+    return (x.movedim(1, -1) if x.ndim == 4 else x).reshape(-1, x.shape[1] if x.ndim == 4 else x.shape[-1])
+
+
+def _apply(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    mapped = (x.movedim(1, -1) if x.ndim == 4 else x) @ weight.to(x).T + bias.to(x)
+    return mapped.movedim(-1, 1) if x.ndim == 4 else mapped
+
+
+@torch.no_grad()
+def _find_accuracy(logits: Tensor, labels: Tensor | None) -> float:
+    assert labels is not None
+    return float((logits.argmax(1) == labels).float().mean())
+
+
+def describe_change(record: Record, key: str) -> str:
+    """Describe in one sentence the measured numbers of a deviation; "" if there are none."""
+    table = record.read("deviations")
+    of = table[table["key"] == key] if len(table) and key else None
+    if of is None or of.empty:
+        return ""
+    return _SENTENCES[key](of)
+
+
+def _average(of: pd.DataFrame, side: str) -> NetworkMean:
+    return NetworkMean.of(of.groupby("network")[side].mean())
+
+
+def _tell_cut(of: pd.DataFrame) -> str:
+    gap = _average(of.assign(gap=of["published"] - of["ours"]), "gap")
+    return (f"accuracy of probes at ranks {', '.join(dict.fromkeys(of['quantity'].astype(str)))}: "
+            f"{_average(of, 'published').format()} with components of the batch, {_average(of, 'ours').format()} "
+            f"with those of all data, difference {gap.format()}")
+
+
+def _tell_pinv(of: pd.DataFrame) -> str:
+    told = []
+    for quantity, rows in of.groupby("quantity", sort=False):
+        what, _, n = str(quantity).partition(", ")
+        words = {"dropped": "directions dropped", "accuracy": "relative accuracy"}[what]
+        told.append(f"{words} with {n} images {_average(rows, 'published').mean:.3g}, here "
+                    f"{_average(rows, 'ours').mean:.3g}")
+    return "; ".join(told)
+
+
+def _tell_residual(of: pd.DataFrame) -> str:
+    own = of[~of["quantity"].astype(str).str.endswith("ours")]
+    return "; ".join(f"with {n} images {_average(rows, 'published').mean:.4f} is reported where the installed "
+                     f"layer has {_average(rows, 'ours').mean:.4f}"
+                     for n, rows in own.groupby("quantity", sort=False))
+
+
+def _tell_order(of: pd.DataFrame) -> str:
+    return (f"the other order turns {_average(of, 'published').format()} of the verdicts on which of two source "
+            "layers is more similar to a target layer")
+
+
+def _tell_positive(of: pd.DataFrame) -> str:
+    return "; ".join(f"PWCCA of a layer and itself cut to rank {rank}: {_average(rows, 'published').mean:.3f}, "
+                     f"here {_average(rows, 'ours').mean:.3f}"
+                     for rank, rows in of.groupby("quantity", sort=False))
+
+
+_SENTENCES = {"cut": _tell_cut, "pinv": _tell_pinv, "residual": _tell_residual, "order": _tell_order,
+              "positive": _tell_positive}

@@ -1,0 +1,188 @@
+"""The page of a scale: claims first, then each experiment with its figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from suture._base import escape_controls, replace_file
+from suture.studies.experiments.claims import Outcome, list_words
+from suture.studies.experiments.record import Record
+from suture.studies.experiments.registry import EXPERIMENTS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PAGE = "page.md"
+FIGURES = "figures"
+TABLES = "tables"
+_HEADLINES = {
+    1: "TLM finds some layers more similar to a layer than itself; DM does not",
+    2: "TLM's representations are out of distribution, and DM's are not",
+    3: "Structural indices and DM agree on corresponding layers, and TLM does not"}
+_SIZES = {"two-column": "", "column": "-column"}
+"""Sizes of each figure, and what its file's name ends with."""
+_ABOUT = {"tiny": "scikit-learn's digits", "small": "CIFAR-10", "paper": "the paper's data"}
+
+
+def write_page(path: Path, scale: str, records: Mapping[str, Record],
+               outcomes: Mapping[str, Sequence[Outcome]]) -> Path:
+    """Write the page of a scale, and beside it its figures (PNG and PDF) and its tables (CSV and LaTeX)."""
+    figures = {name: _save_figures(path.parent / FIGURES, record) for name, record in records.items()}
+    for name, record in records.items():
+        _save_tables(path.parent / TABLES, name, record)
+    replace_file(path, render_page(scale, records, outcomes, figures).encode())
+    return path
+
+
+def render_page(scale: str, records: Mapping[str, Record], outcomes: Mapping[str, Sequence[Outcome]],
+                figures: Mapping[str, Sequence[str]]) -> str:
+    """Render the page as Markdown.
+
+    Args:
+        figures: names of each experiment's figures, in the folder ``figures``.
+    """
+    return "\n".join([*_open(scale, records), *_list_headlines(outcomes), *_list_claims(outcomes),
+                      *(line for name, record in records.items()
+                        for line in _describe(name, record, figures.get(name, ())))]).rstrip() + "\n"
+
+
+def _open(scale: str, records: Mapping[str, Record]) -> Iterator[str]:
+    yield f"# The paper's claims at scale {scale}: {_ABOUT.get(scale, scale)}"
+    yield ""
+    yield ('Claims of Balogh and Jelasity, "How not to Stitch Representations to Measure Similarity" '
+           "(AAAI 2025), in our words, and what our numbers say. A claim holds or does not hold where the "
+           "whole 95 % interval over networks (Student) lies on one side, or all of at least three networks "
+           "agree; else it cannot be decided. TLM cells whose training has not converged decide nothing: "
+           "where they are most, the claim is open.")
+    yield ""
+    total = sum(record.about.get("seconds", 0.0) for record in records.values())
+    machines = list_words(list(dict.fromkeys(str(r.about.get("machine", "?")) for r in records.values())))
+    yield (f"Made by `suture reproduce {' '.join(records)} --scale {scale}` from its records alone. Machine: "
+           f"{machines}; {total / 60:.0f} minutes by the clock, trainings included.")
+    yield ""
+
+
+def _list_headlines(outcomes: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
+    yield "## The three headline claims"
+    yield ""
+    yield "| claim | part of it | | our number |"
+    yield "|---|---|---|---|"
+    for number, words in _HEADLINES.items():
+        for name, outcome in _list_all(outcomes):
+            if outcome.headline == number:
+                yield _write_row(words, f"{name}: {outcome.claim}", f"**{outcome.word}**", _tell(outcome))
+    yield ""
+
+
+def _list_claims(outcomes: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
+    others = [(name, o) for name, o in _list_all(outcomes) if not o.headline]
+    if others:
+        yield "## Other claims"
+        yield ""
+        yield "| | claim | | our number |"
+        yield "|---|---|---|---|"
+        for name, outcome in others:
+            yield _write_row(name, outcome.claim, f"**{outcome.word}**", _tell(outcome))
+        yield ""
+
+
+def _list_all(outcomes: Mapping[str, Sequence[Outcome]]) -> list[tuple[str, Outcome]]:
+    return [(name, outcome) for name, of in outcomes.items() for outcome in of]
+
+
+def _tell(outcome: Outcome) -> str:
+    return outcome.measured + (f". {outcome.why[:1].upper()}{outcome.why[1:]}" if outcome.why else "")
+
+
+def _write_row(*cells: str) -> str:
+    return "| " + " | ".join(escape_controls(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _describe(name: str, record: Record, figures: Sequence[str]) -> Iterator[str]:
+    experiment = EXPERIMENTS[name]
+    yield f"## {name}: {experiment.title}"
+    yield ""
+    yield experiment.question
+    yield ""
+    yield from _tell_how(record)
+    for sentence in experiment.describe(record):
+        yield escape_controls(sentence)
+        yield ""
+    for figure in figures:
+        yield f"![{name}, {figure}]({FIGURES}/{name}-{figure}.png)"
+        yield ""
+        stem = f"{FIGURES}/{name}-{figure}"
+        yield f"PDF: [two columns]({stem}.pdf), [one column]({stem}-column.pdf)"
+        yield ""
+    for title, table in experiment.tabulate(record).items():
+        if not table.empty:
+            stem = f"{TABLES}/{_name_table(name, title)}"
+            yield f"**{title}** ([CSV]({stem}.csv), [LaTeX]({stem}.tex))"
+            yield ""
+            yield from _write_table(table)
+            yield ""
+
+
+def _tell_how(record: Record) -> Iterator[str]:
+    for part, about in (record.about.get("parts") or {}).items():
+        facts = [f"{len(about['networks'])} networks, {about['pairs']} pairs" if "pairs" in about else "",
+                 f"{about['n_fit']} examples for direct matching" if about.get("n_fit") else "",
+                 f"{about['n_test']} test examples" if about.get("n_test") else "",
+                 *(f"detectors' {k}: {v}" for k, v in (about.get("detectors") or {}).items()
+                   if k != "positive")]
+        yield (f"{part + ': ' if part else ''}{', '.join(filter(None, facts))}.")
+        yield ""
+        for pair, why in (about.get("failures") or {}).items():
+            yield f"Failed: {pair}: {escape_controls(str(why))}"
+            yield ""
+    networks = record.read("networks")
+    if not networks.empty:
+        shown = networks.drop_duplicates("network")
+        yield "Test accuracies: " + ", ".join(
+            f"{name} {accuracy:.3f}" for name, accuracy in
+            zip(shown["network"], shown["accuracy"], strict=True)) + "."
+        yield ""
+
+
+def _write_table(table: pd.DataFrame) -> Iterator[str]:
+    yield _write_row(*map(str, table.columns))
+    yield "|---" * len(table.columns) + "|"
+    for row in table.itertuples(index=False):
+        yield _write_row(*("–" if value != value else str(value) for value in row))
+
+
+def _name_table(name: str, title: str) -> str:
+    return f"{name}-{'-'.join(title.lower().split()[:5])}"
+
+
+def _save_figures(folder: Path, record: Record) -> list[str]:
+    from suture.results import save_drawn, style
+
+    drawn = EXPERIMENTS[record.experiment].draw(record)
+    for kind, suffix in _SIZES.items():
+        with style(kind):
+            save_drawn({f"{record.experiment}-{name}{suffix}": make for name, make in drawn.items()}, folder)
+    return list(drawn)
+
+
+def _save_tables(folder: Path, name: str, record: Record) -> None:
+    for title, table in EXPERIMENTS[name].tabulate(record).items():
+        stem = folder / _name_table(name, title)
+        replace_file(stem.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n").encode())
+        replace_file(stem.with_suffix(".tex"), format_latex(table).encode())
+
+
+def format_latex(table: pd.DataFrame) -> str:
+    """Format a table as LaTeX with booktabs' rules."""
+    signs: dict[str, Any] = {sign: rf"\{sign}" for sign in "&%_#${}"} | {
+        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+
+    def write(cell: object) -> str:
+        return "".join(signs.get(sign, sign) for sign in str(cell))
+
+    lines = [" & ".join(map(write, row)) + r" \\" for row in table.itertuples(index=False)]
+    head = " & ".join(map(write, table.columns)) + r" \\"
+    return "\n".join([rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}", r"\toprule", head, r"\midrule",
+                      *lines, r"\bottomrule", r"\end{tabular}", ""])
