@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
             "→": r"$\rightarrow$", "←": r"$\leftarrow$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
             "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-            "°": r"\textdegree{}", "²": r"\textsuperscript{2}",
+            "[": "{[}", "]": "{]}", "°": r"\textdegree{}", "²": r"\textsuperscript{2}",
             **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
 """Signs that LaTeX would read as commands, and signs that not every font of it has."""
 _NONE = "--"

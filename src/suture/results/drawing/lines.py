@@ -29,10 +29,12 @@ def count_columns(labels: Sequence[str], width: float, size: float) -> int:
     return max(1, min(len(labels), int(width / (size * (widest + _HANDLE)))))
 
 
-def write_legend(ax: Axes, handles: Sequence[Any], labels: Sequence[str], title: str | None = None) -> None:
-    """Write a legend above axes, in as many columns as fit."""
+def write_legend(ax: Axes, handles: Sequence[Any], labels: Sequence[str], title: str | None = None,
+                 below: bool = False) -> None:
+    """Write a legend above or below axes, in as many columns as fit."""
     size = resolve_points("legend.fontsize")
-    legend = ax.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.0, 1.0), frameon=False,
+    legend = ax.legend(handles, labels, loc="upper left" if below else "lower left", frameon=False,
+                       bbox_to_anchor=(0.0, 0.0 if below else 1.0),
                        ncols=count_columns(labels, 0.85 * find_place(ax)[0], size), borderaxespad=0.1,
                        handlelength=1.8, handletextpad=0.5, columnspacing=0.9, labelspacing=0.3,
                        fontsize=size, title=title, title_fontsize=size)

@@ -43,7 +43,8 @@ class NameTicks(FixedLocator):
 
     def __init__(self, names: Sequence[str], points: float | None = None,
                  places: Sequence[float] | None = None) -> None:
-        super().__init__(range(len(names)) if places is None else places)
+        self._places = np.arange(len(names), dtype=float) if places is None else np.asarray(places, float)
+        super().__init__(self._places.tolist())
         self.names = list(names)
         self.shown = list(names)
         self._points = points
@@ -62,7 +63,7 @@ class NameTicks(FixedLocator):
         self()  # after which another size is the user's own
 
     def _format(self, place: float, _: int | None = None) -> str:
-        near = abs(np.asarray(self.locs) - place)
+        near = abs(self._places - place)
         return self.shown[int(near.argmin())] if len(near) and near.min() < 0.5 else ""
 
     def __call__(self) -> Any:

@@ -122,7 +122,7 @@ def draw_links(study: Study, measure: str, ax: Axes) -> None:
     from scipy.cluster.hierarchy import dendrogram
 
     distances = keep_complete(study.distances(measure))
-    found = dendrogram(link_networks(distances), ax=ax, orientation="right", color_threshold=0,
+    found: Any = dendrogram(link_networks(distances), ax=ax, orientation="right", color_threshold=0,
                        above_threshold_color="0.25", no_labels=True)
     names = _shorten_all(distances.index[k] for k in found["leaves"])
     NameTicks(names, places=[10 * k + 5 for k in range(len(names))]).put_on(ax.yaxis)
@@ -198,7 +198,7 @@ def _draw_groups(ax: Axes, points: Floats, labels: Sequence[str], column: str) -
                 color=COLOURS[k % len(COLOURS)], markersize=5, linestyle="none",
                 label=make_printable(shorten(kind, _WIDEST)))
     if len(kinds) <= 12:
-        write_legend(ax, *ax.get_legend_handles_labels(), title=make_printable(column))
+        write_legend(ax, *ax.get_legend_handles_labels(), title=make_printable(column), below=True)
 
 
 def _label_points(figure: Figure, ax: Axes, points: Floats, names: Sequence[str]) -> None:
