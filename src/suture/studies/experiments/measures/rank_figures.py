@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
