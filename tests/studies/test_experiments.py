@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from suture import SutureError
+import suture
+from suture import SutureError, zoo
 from suture.studies import EXPERIMENTS, StudyFile
 from suture.studies.experiments.call import read_records
 from suture.studies.experiments.claims import NetworkMean, decide_for_each
@@ -227,3 +229,17 @@ def test_a_page_of_docs_is_made_from_its_records(place: Path) -> None:
     missing = [name for name, of in figures.items() for figure in of
                if not (place / "figures" / f"{name}-{figure}.png").exists()]
     assert not missing
+
+
+def test_an_experiment_of_the_tiny_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """E9 as its file says, but for networks that are trained for one epoch."""
+    monkeypatch.setattr(zoo, "DIGITS_RECIPE", replace(zoo.DIGITS_RECIPE, epochs=1))
+    made = suture.reproduce("E9", scale="tiny", folder=tmp_path, progress=False)
+    assert made.records["E9"].about["parts"][""]["networks"] == [f"resnet-seed{k}" for k in range(3)]
+    page = made.page.read_text()
+    assert all(outcome.claim in page for outcome in made.outcomes["E9"])
+    networks = sorted((tmp_path / "tiny" / "networks").glob("*.safetensors"))
+    before = {path: path.stat().st_mtime_ns for path in networks}
+    again = suture.reproduce("e9", folder=tmp_path, progress=False)
+    assert again.page.read_text() == page
+    assert {path: path.stat().st_mtime_ns for path in networks} == before
