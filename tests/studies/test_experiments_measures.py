@@ -79,19 +79,23 @@ def test_kept_accuracy(tlm: Sequence[float], holds: bool, tmp_path: Path) -> Non
     assert EXPERIMENTS["E7"].judge(record)[-1].holds is holds
 
 
-def make_unequal_probes(early: float, late: float) -> list[dict[str, Any]]:
+def make_unequal_probes(early: float, late: float, changed: Sequence[str]) -> list[dict[str, Any]]:
+    """Return probes of two sites; at some, a cut to rank 4 changes the probe."""
     rows = make_probes()
     for row in rows:
         row["accuracy"] += early if row["site"] == "early" else late
-        row["p_holm"] = 0.01 if row["rank"] == 4 and row["site"] == "early" else 1.0
+        row["p_holm"] = 0.01 if row["rank"] == 4 and row["site"] in changed else 1.0
     return rows
 
 
-@pytest.mark.parametrize(("early", "late", "holds"), [(-0.5, 0.0, True), (0.0, -0.5, False)])
-def test_probes(early: float, late: float, holds: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("early", "late", "changed", "holds"), [
+    (-0.5, 0.0, ("early",), (True, True)), (0.0, -0.5, ("late",), (False, False)),
+    (0.0, 0.0, ("early", "late"), (None, None))])
+def test_probes(early: float, late: float, changed: Sequence[str], holds: tuple[bool | None, bool | None],
+                tmp_path: Path) -> None:
     depth, components = EXPERIMENTS["E9"].judge(
-        make_record("E9", {"probes": make_unequal_probes(early, late)}, tmp_path))
-    assert (depth.holds, components.holds) == (holds, None)  # the shares are the same in all networks
+        make_record("E9", {"probes": make_unequal_probes(early, late, changed)}, tmp_path))
+    assert (depth.holds, components.holds) == holds
 
 
 def make_cells(measures: dict[str, np.ndarray], part: str = "", own: bool = False, mark: str = "",

@@ -43,7 +43,7 @@ class Grids:
             return table
         kept = np.ones(len(table), bool)
         if self.part is not None:
-            kept &= (table["part"].fillna("") == self.part).to_numpy()
+            kept &= (table["part"].astype(object).fillna("") == self.part).to_numpy()
         if self.own is not None:
             kept &= ((table["source_network"] == table["target_network"]) == self.own).to_numpy()
         return table[kept]

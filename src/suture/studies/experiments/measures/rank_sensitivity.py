@@ -131,7 +131,7 @@ def collect_relative(record: Record, measure: str) -> dict[tuple[Curve, int], fl
                                                                     of["width"]].iloc[0])
                 for key, of in group_curves(record.read("probes")) for row in of.itertuples()}
     table = record.read("curves")
-    kept = table[(table["measure"] == measure) & (table["mark"].fillna("") == "")]
+    kept = table[(table["measure"] == measure) & (table["mark"].isna() | (table["mark"] == ""))]
     return {(key, int(row.rank)): float(row.value) for key, of in group_curves(kept)
             for row in of.itertuples()}
 
