@@ -1,4 +1,4 @@
-"""Make docs/gallery.md and its images from small networks on the digits; it takes about two minutes.
+"""Make docs/gallery.md and its images from small networks on the digits; it takes a few minutes.
 
     python docs/gallery.py [FOLDER]     # keeps results in the folder (default: runs/gallery)
 
@@ -45,7 +45,7 @@ FIGURES = (
           "`vmax` and `cmap` change that. A star marks what is not to be trusted, ° what is at chance.",
           'result.plot("cka_debiased").figure'),
     Shown("profile", "Corresponding layers", "Bars are 95 % intervals; the band holds 95 % of what the index "
-          "says by chance.", "result.plot_profile()"),
+          "says by chance.", "other.plot_profile()"),
     Shown("curves", "Learning curves", "Medians and ranges over cells.", "result.plot_curves()"),
     Shown("scores", "Scores of a detector", "One panel for each target site.", "result.plot_scores()"),
     Shown("grid", "Matrices of one's own", "Any labelled matrices, with one colour bar for all of one "
@@ -76,16 +76,16 @@ def compute(folder: Path) -> dict[str, Any]:
     recipe = dataclasses.replace(zoo.DIGITS_RECIPE, epochs=max(EPOCHS))
     network, _ = zoo.train_network("resnet_digits", 0, recipe, on_epoch=keep)
     second, _ = zoo.train_network("resnet_digits", 1, recipe)
-    how: dict[str, Any] = {"device": "cpu", "seed": 0, "indices": ["cka_debiased"]}
-    tlm = suture.TaskRecipe(epochs=8, batch_size=64, lr=1e-2, schedule="cosine")
+    how: dict[str, Any] = {"device": "cpu", "seed": 0, "indices": ["cka_debiased"], "nulls": 200}
+    tlm = suture.TaskRecipe(epochs=6, batch_size=64, lr=1e-2, schedule="cosine")
     names = {name: {"epoch": int(name.split()[1])} for name in kept}
     return {
         "result": suture.compare(network, None, train, test, names=("A", "A"), tlm=tlm,
                                  save_to=folder / "A-A", **how),
-        "other": suture.compare(network, second, train, test, names=("A", "B"), methods=(), ood=None,
+        "other": suture.compare(network, second, train, test, names=("A", "B"), tlm=tlm,
                                 save_to=folder / "A-B", **how),
         "study": suture.study(kept, train, test, folder=folder / "study", about=names, methods=(), ood=None,
-                              **{**how, "indices": ["cka"]}),
+                              **{**how, "indices": ["cka"], "nulls": 0}),
     }
 
 

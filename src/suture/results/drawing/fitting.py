@@ -129,7 +129,7 @@ class CellFitting(Artist):
 
     def _choose(self, width: float, height: float) -> tuple[int | None, float]:
         """Return the form of the numbers, None for none, and their size in points."""
-        sizes = [min(self._top, 0.8 * width / bare, 0.98 * width / signed, 0.96 * height / self._line)
+        sizes = [min(self._top, 0.8 * width / bare, 0.9 * width / signed, 0.96 * height / self._line)
                  for bare, signed in self.widths]
         for least in (min(self._top, COMFORTABLE), LEAST):
             for form, size in enumerate(sizes):

@@ -123,7 +123,7 @@ def _draw_panels(measured: Measured, detector: str, sites: Sequence[str], width:
         words = [METHOD_NAMES.get(kind, kind) for kind in kinds]
         ncols = count_columns(words, 0.95 * 72 * made.get_figwidth(), size)
         lines += -(-len(kinds) // ncols)
-        axis = f"{make_printable(detector)} score, larger is more in-distribution"
+        axis = f"{make_printable(detector)} score, larger is more in-distribution; the ends hold all beyond"
         legend = made.legend([handles[kind] for kind in kinds], words, loc="outside lower center",
                              ncols=ncols, frameon=False, fontsize=size, title=" ", title_fontsize=size,
                              handlelength=1.6, columnspacing=1.0, labelspacing=0.3)

@@ -103,7 +103,8 @@ def _draw_panel(measured: Measured, names: Sequence[str], pairs: dict[int, int],
             handles.append(band)
             labels.append("by chance, 95 %")
     _set_limits(ax, measure)
-    ax.set_ylabel(measure.label.partition(" ")[2] if names[0].partition(".")[2] else "similarity",
+    kind = measure.label if len(names) == 1 else "similarity"
+    ax.set_ylabel(measure.label.partition(" ")[2] if names[0].partition(".")[2] else make_printable(kind),
                   parse_math=False)
     write_legend(ax, handles, labels)
     strip_spines(ax)
