@@ -20,15 +20,10 @@ from suture.studies.network_study.findings import choose_columns, find_study, sh
 from suture.studies.network_study.inference import contrast_groups
 from suture.studies.network_study.layers import reduce_layers
 from suture.studies.network_study.report import describe_failures
-<<<<<<< HEAD
-from tests.support.comparisons import of_values
-from tests.support.pages import Page
-=======
 from tests.results.test_latex import read_rows
-from tests.results.test_page import Page
 from tests.support.comparisons import of_values
 from tests.support.drawn_texts import find_faults
->>>>>>> figures
+from tests.support.pages import Page
 from tests.support.studies import of_pairs, on_a_line
 
 HOSTILE = ("<script>alert(1)</script>", "x" * 300, "$a_b$", "line\nbreak")
