@@ -157,7 +157,8 @@ def match(setup: Setup, accumulators: Accumulators) -> Matched:
         except NumericalError as e:
             failed[i, j] = str(e)
             continue
-        solutions[i, j], maps[i, j] = found, FittedMap(found.weight, found.bias)
+        # In rows, as when it is read back: products of transposed matrices may round otherwise.
+        solutions[i, j], maps[i, j] = found, FittedMap(found.weight.contiguous(), found.bias)
     return Matched(Fitted(maps, failed), solutions)
 
 
