@@ -22,7 +22,7 @@ from suture import zoo
 from suture.results import Heat, draw_matrix_grid
 
 HERE = Path(__file__).parent
-EPOCHS = (0, 1, 2, 3, 4, 6, 8)
+EPOCHS = (0, 1, 2, 4, 8)
 """Epochs after which the network is kept for the study."""
 
 
@@ -82,7 +82,7 @@ def compute(folder: Path) -> dict[str, Any]:
     return {
         "result": suture.compare(network, None, train, test, names=("A", "A"), tlm=tlm,
                                  save_to=folder / "A-A", **how),
-        "other": suture.compare(network, second, train, test, names=("A", "B"), tlm=tlm,
+        "other": suture.compare(network, second, train, test, names=("A", "B"), methods=["dm"],
                                 save_to=folder / "A-B", **how),
         "study": suture.study(kept, train, test, folder=folder / "study", about=names, methods=(), ood=None,
                               **{**how, "indices": ["cka"], "nulls": 0}),
