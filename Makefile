@@ -79,8 +79,9 @@ $(BROWSER_STAMP): constraints.txt constraints-browser.txt
 	$(PYTHON) -m venv $(BROWSER)
 	$(BROWSER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-browser.txt \
 		playwright axe-playwright-python pytest
-	command -v chromium chromium-browser google-chrome > /dev/null || $(BROWSER)/bin/python -m playwright install chromium \
-		|| echo "no Chromium: the tests will be skipped"
+	for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		if command -v $$name; then exit 0; fi; done; \
+	$(BROWSER)/bin/python -m playwright install chromium || echo "no Chromium: the tests will be skipped"
 	touch $@
 
 $(NOTEBOOK_STAMP): pyproject.toml constraints.txt constraints-notebook.txt

@@ -210,6 +210,8 @@ def test_a_map_is_taken_away_as_svg(open_page: Open, name: str) -> None:
                                " return d.grids[0].rows.map(k => d.texts[k].slice(0, 5)); })()"):
         assert any(word.startswith(label) for word in words)
     assert ("hatched: works, beyond what natural inputs reach" in words) == (name != "study")
+    hatched = {"report": 30, "hostile": 42, "study": 0}[name]
+    assert tags.count("path") == hatched
 
 
 def test_without_a_script_the_page_says_so_and_has_tables(open_page: Open, truth: Any) -> None:

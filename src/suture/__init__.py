@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from suture.representations import AlignmentRule as AlignmentRule
     from suture.results import Comparison as Comparison
     from suture.results import load as load
+    from suture.results import style as style
     from suture.stitching import Family as Family
     from suture.stitching import StitchingLayer as StitchingLayer
     from suture.stitching import TaskRecipe as TaskRecipe
@@ -68,7 +69,7 @@ _NAMES = {
     "networks": ("Site", "capture", "find_sites", "run_tail"),
     "stitching": ("Family", "StitchingLayer", "TaskRecipe"),
     "ood": ("OOD", "EnergyRecipe", "Thresholds"),
-    "results": ("Comparison", "load"),
+    "results": ("Comparison", "load", "style"),
     "compare": ("StitchedNetwork", "compare", "compare_arrays", "dry_run", "load_stitched", "merge", "paper",
                 "stitch"),
     "studies": ("Study", "probe", "report", "reproduce", "sensitivity", "study", "validate"),

@@ -136,6 +136,20 @@ def test_true_prints_lines_where_there_is_no_terminal(monkeypatch: pytest.Monkey
         f"suture: {SETTING_UP}", "suture: a\\x1b[2J: 1 of 2"]
 
 
+@pytest.mark.parametrize(("loaded", "shown"), [(False, "suture: loading PyTorch\r\x1b[K"), (True, "")])
+def test_a_line_while_pytorch_is_loading(loaded: bool, shown: str, open_terminal: Callable[[], Stream],
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = open_terminal()
+    monkeypatch.setattr(sys, "modules", {"torch": torch} if loaded else {})
+    with suture.say_loading():
+        pass
+    assert terminal.getvalue() == shown
+    monkeypatch.setenv(display.SWITCH, "0")
+    with suture.say_loading():
+        pass
+    assert terminal.getvalue() == shown
+
+
 # -- notebooks -----------------------------------------------------------------------------------------------
 
 @pytest.fixture

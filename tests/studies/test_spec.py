@@ -281,3 +281,80 @@ def test_lines_of_keys(tmp_path: Path) -> None:
     lines = {("x", "y"): 2, ("q r",): 7, ("q r", "s", "t"): 8, ("q r", "s", "u", "v"): 11, ("no",): 1,
              ("q r", "s", "none"): 7}
     assert {keys: file.find_line(keys) for keys in lines} == lines
+
+
+DIGITS = """
+[data]
+spec = "digits"
+train_size = 60
+[networks.n]
+train = "zoo:resnet_digits"
+seeds = [0]
+[settings]
+seed = 3
+"""
+
+
+def test_a_file_adds_to_the_one_that_it_extends(write: Write, tmp_path: Path) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "first.toml").write_text(DIGITS)
+    (tmp_path / "second.toml").write_text('extends = "base/first.toml"\n[networks.n]\nseeds = [1, 2]')
+    made = StudyFile.read(write('extends = "second.toml"\n[settings]\nmethods = ["dm"]'))
+    assert list(made.networks) == ["n-seed1", "n-seed2"]
+    assert (made.settings.seed, made.settings.methods, made.data.train_size) == (3, ("dm",), 60)
+    assert made.folder == Path("my")
+
+
+@pytest.mark.parametrize(("base", "own", "where"), [
+    ("[settings]\nseeed = 3\n", "", "first.toml, line 2"),
+    ("", "[settings]\nmethods = 3\n", "my.toml, line 3"),
+    ("[settings]\nseed = 3\n", "[settings]\nseed = 'x'\n", "my.toml, line 3")])
+def test_an_error_names_the_file_that_it_stands_in(write: Write, tmp_path: Path, base: str, own: str,
+                                                   where: str) -> None:
+    (tmp_path / "first.toml").write_text(base + LEAST)
+    with pytest.raises(SutureError, match=where):
+        StudyFile.read(write(f'extends = "first.toml"\n{own}'))
+
+
+@pytest.mark.parametrize(("text", "value"), [('extends = "my.toml"', "my.toml"), ("extends = 3", "3"),
+                                             ('extends = "none.toml"', "none.toml")])
+def test_what_cannot_be_extended(write: Write, text: str, value: str) -> None:
+    with pytest.raises(SutureError, match=value):
+        StudyFile.read(write(text))
+
+
+def test_paths_are_filled_in(write: Write) -> None:
+    text = LEAST.replace("tests.support.tiny:data", "{mine}/a:b")
+    assert StudyFile.read(write(text), {"mine": "here"}).data.spec == "here/a:b"
+    with pytest.raises(SutureError, match=r"my.toml, line 3, data.spec: .*mine"):
+        StudyFile.read(write(text), {})
+    assert StudyFile.read(write(text)).data.spec == "{mine}/a:b"
+
+
+def test_networks_are_trained_on_all_and_compared_on_a_part(write: Write) -> None:
+    made = StudyFile.read(write(DIGITS.replace("[networks.n]", "fitting_size = 20\n[networks.n]")))
+    assert len(made.open().data) == 20
+    assert len(made.load_images(None)[0]) == 60
+    whole = StudyFile.read(write(DIGITS))
+    assert made.open().networks["n-seed0"].path.name == whole.open().networks["n-seed0"].path.name
+
+
+def test_networks_may_be_trained_on_other_classes(write: Write) -> None:
+    text = DIGITS.replace("train_size = 60", "classes = '3,1'")
+    made = StudyFile.read(write(f"{text}[networks.other]\ntrain = 'zoo:resnet_digits'\n"
+                                "data = {classes = '0,9,8'}"))
+    given = made.open()
+    assert (given.data.classes, given.test.classes) == (2, 2)
+    own = made.networks["other"].training_data
+    images = made.load_images(own)[0]
+    assert images.classes == 3
+    digits = zoo.digits("train")
+    nines = digits.inputs[digits.labels == 9]
+    assert torch.equal(images.inputs[images.labels == 1], nines)
+    assert len({source.path.name for source in given.networks.values()}) == 2
+
+
+@pytest.mark.parametrize("classes", ["1,1", "11", "", "a", "-1"])
+def test_classes_that_are_none(write: Write, classes: str) -> None:
+    with pytest.raises(SutureError, match=r"my\.toml, line 3"):
+        StudyFile.read(write(DIGITS.replace("train_size = 60", f"classes = '{classes}'"))).open()

@@ -13,13 +13,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+import suture
 from suture import Study, SutureError
 from suture.studies.network_study import figures, inference, page
 from suture.studies.network_study.findings import choose_columns, find_study, shorten
 from suture.studies.network_study.inference import contrast_groups
 from suture.studies.network_study.layers import reduce_layers
 from suture.studies.network_study.report import describe_failures
+from tests.results.test_latex import read_rows
 from tests.support.comparisons import of_values
+from tests.support.drawn_texts import find_faults
 from tests.support.pages import Page
 from tests.support.studies import of_pairs, on_a_line
 
@@ -165,6 +168,31 @@ def test_figures_can_be_saved(what: str, tmp_path: Path) -> None:
     assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
     words = [text.get_text() for ax in made.axes for text in (*ax.texts, *ax.get_yticklabels())]
     assert what == "trend" or {"$a_b$", "<b>", "line break", "d"} <= {*words}
+
+
+@pytest.mark.parametrize(("what", "along"), [("map", None), ("embedding", "half"), ("embedding", "step"),
+                                             ("tree", None), ("trend", "step")])
+def test_no_text_of_a_figure_overlaps_or_is_clipped_at_column_width(what: str, along: str | None) -> None:
+    names = [f"resnet18-cifar10-seed{k}" for k in range(8)]
+    about = {"step": dict(zip(names, range(8), strict=True)),
+             "half": {name: f"group {k % 3}" for k, name in enumerate(names)}}
+    made = on_a_line({name: float(k) for k, name in enumerate(names)}, about=about)
+    with suture.style("column"):
+        assert find_faults(made.plot(what, along=along)) == []
+
+
+def test_tables_of_latex() -> None:
+    made = on_a_line({**PLACES, "a_b": 1.5})
+    rows = read_rows(made.to_latex("matrix", digits=2))
+    assert [row[0] for row in rows[1:]] == [name.replace("_", r"\_") for name in made.networks]
+    assert rows[1][2] == f"{made.matrix('cka').iloc[0, 1]:.2f}"
+    head, row = read_rows(made.to_latex("summary", digits=2))
+    found = made.summary("cka").iloc[0]
+    assert head == ["group", "value", "networks", "pairs", r"95\,\% interval"]
+    assert row[1] == f"{found['value']:.2f}"
+    assert row[4] == rf"{{\scriptsize [{found['low']:.2f}, {found['high']:.2f}]}}"
+    with pytest.raises(SutureError, match="matrix"):
+        made.to_latex("matrixx")
 
 
 def test_figures_that_do_not_exist() -> None:

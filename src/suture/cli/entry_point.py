@@ -37,6 +37,8 @@ COMMANDS = {
                                      "reaches on the test data."),
     "study": ("study_commands",
               "Compare many networks, as one TOML file says: run, plan, status, report, gc."),
+    "reproduce": ("reproduce_command",
+                  "The paper's experiments, and a page that says of each claim whether it holds."),
     "validate": ("validate_command",
                  "Test similarity measures on the networks of a study's TOML file: table, page, figure."),
 }

@@ -94,7 +94,7 @@ class MicroBatch:
             raise SutureError(f"out of memory with a single example{self._stage}; {self._instead}")
         self.most = tried // 2
         self.notes = [f"memory ran out{self._stage}: networks ran on at most {self.most} examples at once"]
-        log_event(self.notes[0], of="memory")
+        log_event(self.notes[0], of="retries")
         return None
 
 

@@ -51,11 +51,25 @@ from suture.results.verdicts import judge_cell as judge_cell
 if TYPE_CHECKING:
     from suture.results.drawing.files import render_png as render_png
     from suture.results.drawing.files import save_drawn as save_drawn
+    from suture.results.drawing.fitting import CellFitting as CellFitting
+    from suture.results.drawing.fitting import CellText as CellText
+    from suture.results.drawing.fitting import WordsFitting as WordsFitting
     from suture.results.drawing.grids import draw_matrix_grid as draw_matrix_grid
+    from suture.results.drawing.grids import fit_height as fit_height
     from suture.results.drawing.grids import make_figure as make_figure
+    from suture.results.drawing.latex import write_frame as write_frame
+    from suture.results.drawing.latex import write_matrix as write_matrix
+    from suture.results.drawing.lines import COLOURS as COLOURS
+    from suture.results.drawing.lines import SIGNS as SIGNS
+    from suture.results.drawing.lines import strip_spines as strip_spines
+    from suture.results.drawing.lines import write_legend as write_legend
     from suture.results.drawing.maps import Heat as Heat
     from suture.results.drawing.maps import draw_matrix as draw_matrix
+    from suture.results.drawing.measuring import fit_words as fit_words
+    from suture.results.drawing.measuring import resolve_points as resolve_points
+    from suture.results.drawing.names import NameTicks as NameTicks
     from suture.results.drawing.style import STYLE as STYLE
+    from suture.results.drawing.style import embed_fonts as embed_fonts
     from suture.results.drawing.style import style as style
     from suture.results.heatmaps import format_value as format_value
     from suture.results.heatmaps import make_printable as make_printable
@@ -69,9 +83,14 @@ if TYPE_CHECKING:
 
 _DRAWING = {
     "drawing.files": ("render_png", "save_drawn"),
-    "drawing.grids": ("draw_matrix_grid", "make_figure"),
+    "drawing.fitting": ("CellFitting", "CellText", "WordsFitting"),
+    "drawing.grids": ("draw_matrix_grid", "fit_height", "make_figure"),
+    "drawing.latex": ("write_frame", "write_matrix"),
+    "drawing.lines": ("COLOURS", "SIGNS", "strip_spines", "write_legend"),
     "drawing.maps": ("Heat", "draw_matrix"),
-    "drawing.style": ("STYLE", "style"),
+    "drawing.measuring": ("fit_words", "resolve_points"),
+    "drawing.names": ("NameTicks",),
+    "drawing.style": ("STYLE", "embed_fonts", "style"),
     "heatmaps": ("format_value", "make_printable"),
     "page": ("CellGrid", "CellMap", "embed", "embed_table", "fill_template", "list_provenance", "write_text"),
 }

@@ -32,17 +32,17 @@ from suture.numbers import (
 )
 from suture.ood import RANGE_COLUMNS, describe_range
 from suture.results.correspondence import Correspond
+from suture.results.drawing.drawn import Drawn
 from suture.results.findings import Findings, summarise_findings
 from suture.results.measured import Measured, take_cells
 from suture.results.meta import check_meta
-from suture.results.report import ReportOptions, require_matplotlib, write_report
+from suture.results.report import ReportOptions, write_report
 from suture.results.sanity import Verdict, run_sanity_battery
 from suture.results.saving import read_fields, report_damage, save_measured
-from suture.results.verdicts import find_artefacts, judge_cells
+from suture.results.verdicts import judge_cells
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
 
 
 def _read_cell(given: Any) -> tuple[str, str]:
@@ -58,7 +58,7 @@ CellName = Annotated[tuple[str, str], PlainValidator(_read_cell)]
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison(Measured):
+class Comparison(Drawn):
     """All results about one source network and one target network.
 
     The table and the meta are copied and normalised (str, float64, int64; JSON lists), so that a loaded
@@ -147,32 +147,6 @@ class Comparison(Measured):
             raise make_unknown_error("column", what, ("word", "reason"))
         found = judge_cells(self, method)
         return found.words if what == "word" else found.reasons
-
-    @checked
-    def plot(self, measure: str, ax: Axes | None = None, annotate: bool = True) -> Axes:
-        """Draw a heat map of one measure, with the measure's colour limits; a star means a mark.
-
-        Artefacts (`cells`) are hatched in measures of a stitching method, if the comparison has verdicts.
-
-        Args:
-            measure: a name of `measures`.
-            ax: axes to draw on. Default: new ones through pyplot, so that a notebook shows them.
-            annotate: write the values into the cells (at most 12 x 12 cells).
-
-        Raises:
-            SutureError: no such measure in this comparison.
-        """
-        require_matplotlib("a plot")
-        from suture.results.drawing.maps import Heat, draw_matrix
-
-        self.matrix(measure)
-        expect(ax is None or hasattr(ax, "imshow"), "axes of matplotlib to draw on", ax, "leave ax out")
-        if ax is None:
-            # Imported here, because pyplot chooses a window system and saved figures must not depend on one.
-            from matplotlib import pyplot as plt
-            _, ax = plt.subplots(layout="constrained")
-        draw_matrix(Heat.of(self, measure, find_artefacts(self), titled=True), ax, annotate)
-        return ax
 
     @checked
     def difference(self, a: CellName, b: CellName, measure: str,

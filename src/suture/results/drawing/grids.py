@@ -12,8 +12,9 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from suture._base import checked, expect
-from suture.results.drawing.fitting import CellFitting, resolve_points, share_fit, wrap_text
+from suture.results.drawing.fitting import CellFitting, WordsFitting, share_fit
 from suture.results.drawing.maps import Heat, draw_colour_bar, draw_matrix, name_scale
+from suture.results.drawing.measuring import SPACING, find_size, fit_words, resolve_points
 from suture.results.drawing.style import embed_fonts
 from suture.results.heatmaps import make_printable
 
@@ -41,31 +42,50 @@ def fit_height(figure: Figure, grid: Sequence[Sequence[Axes | None]], highest: f
 
     Args:
         grid: axes with images, row by row.
-        highest: largest height in inches.
+        highest: largest height in inches; a figure that needs more gets narrower instead.
     """
+    rows = [[ax for ax in row if ax is not None] for row in grid]
+    axes = [ax for row in rows for ax in row]
     engine = figure.get_layout_engine()
     assert engine is not None
+    for ax in axes:  # else the labels lie beside the image, and not beside the room that the layout gives it
+        ax.set_aspect("auto")
     for _ in range(_PASSES):
         engine.execute(figure)
-        change = 0.0
-        for row in grid:
-            boxes = [(ax.get_position(original=True), ax) for ax in row if ax is not None]
-            if boxes:
-                change += max(_find_missing_height(figure, box, ax) for box, ax in boxes)
+        _fit_titles(axes)
         width, height = figure.get_size_inches()
-        wanted = max(0.5, height + change)
-        wanted = wanted if highest is None else min(wanted, highest)
-        if abs(wanted - height) < 0.015:
-            return
+        missing = [max(map(_find_missing_height, row)) for row in rows if row]
+        wanted = max(0.5, height + sum(missing))
+        if highest is not None and wanted > highest:
+            width -= min(0.7 * width, max(map(_find_surplus_width, axes))) if height == highest else 0.0
+            wanted = highest
+        if abs(wanted - height) < 0.01 and abs(width - figure.get_figwidth()) < 0.01:
+            break
         figure.set_size_inches(width, wanted)
+    for ax in axes:
+        ax.set_aspect("equal")
 
 
-def _find_missing_height(figure: Figure, box: Any, ax: Axes) -> float:
-    """Return the inches that an image as wide as its box is higher than the box."""
+def _find_missing_height(ax: Axes) -> float:
+    """Return the inches that an image as wide as its axes is higher than them."""
     image: Any = ax.images[0].get_array()
-    rows, columns = image.shape[:2]
-    width, height = figure.get_size_inches()
-    return float(box.width * width * rows / columns - box.height * height)
+    width, height = find_size(ax)
+    return float(width * image.shape[0] / image.shape[1] - height) / 72
+
+
+def _find_surplus_width(ax: Axes) -> float:
+    """Return the inches that axes are wider than an image as high as they are."""
+    image: Any = ax.images[0].get_array()
+    width, height = find_size(ax)
+    return float(width - height * image.shape[1] / image.shape[0]) / 72
+
+
+def _fit_titles(axes: Sequence[Axes]) -> None:
+    """Fit the titles of all axes, in letters of one size."""
+    fittings = [a for ax in axes for a in ax.artists if isinstance(a, WordsFitting) and a.text is ax.title]
+    smallest = min((a.fit() for a in fittings), default=0.0)
+    for fitting in fittings:
+        fitting.fit(smallest)
 
 
 @checked
@@ -105,7 +125,7 @@ def draw_matrix_grid(heats: Sequence[Sequence[Heat | None]], *, width: float | N
     if legend:
         _write_below(figure, legend)
     if title:
-        _write_above(figure, title)
+        write_above(figure, title)
     fit_height(figure, [[found and found[0] for found in row] for row in places])
     return figure
 
@@ -129,7 +149,7 @@ def _draw_maps(figure: Figure, heats: Sequence[Sequence[Heat | None]], rows: Seq
                                 labels=_choose_labels(heats, i, j))
             if rows is not None and not any(h is not None for h in row[:j]):
                 ax.set_ylabel(f"{make_printable(rows[i])}\n{ax.get_ylabel() or 'source'}", parse_math=False,
-                              linespacing=1.0)
+                              linespacing=SPACING)
             places[-1].append((ax, image))
     return places
 
@@ -183,14 +203,16 @@ def _draw_bars(figure: Figure, heats: Sequence[Sequence[Heat | None]],
 
 
 def _write_below(figure: Figure, words: str) -> None:
-    text = figure.supxlabel("", fontsize=resolve_points("font.size", 0.85), parse_math=False)
-    text.set_text(_wrap(figure, words, text))
+    text = figure.supxlabel("", parse_math=False)
+    fit_words(text, words, _find_width(figure), resolve_points("font.size", 0.85))
 
 
-def _write_above(figure: Figure, words: str) -> None:
-    text = figure.suptitle("", fontsize=resolve_points("axes.titlesize"), parse_math=False)
-    text.set_text("\n".join(_wrap(figure, make_printable(line), text) for line in words.split("\n")))
+def write_above(figure: Figure, words: str) -> None:
+    """Write a title above a figure."""
+    text = figure.suptitle("", parse_math=False)
+    lines = "\n".join(make_printable(line) for line in words.split("\n"))
+    fit_words(text, lines, _find_width(figure), resolve_points("axes.titlesize"))
 
 
-def _wrap(figure: Figure, words: str, text: Any) -> str:
-    return wrap_text(words, 0.96 * 72 * figure.get_figwidth(), text.get_fontproperties())
+def _find_width(figure: Figure) -> float:
+    return 0.96 * 72 * figure.get_figwidth()

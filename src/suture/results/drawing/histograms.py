@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from suture._base import expect, make_unknown_error
 from suture.numbers import METHOD_NAMES, Floats
+from suture.results.drawing.fitting import WordsFitting
+from suture.results.drawing.grids import make_figure, write_above
+from suture.results.drawing.lines import COLOURS, count_columns, strip_spines
+from suture.results.drawing.measuring import fit_words, resolve_points
 from suture.results.drawing.style import STYLE
 from suture.results.heatmaps import format_networks, make_printable
 from suture.results.measured import Measured
 
 BINS = 48
 _MOST_COLUMNS = 4
-# Paul Tol's bright colours, which the colour-blind can distinguish; dashes distinguish them in grey.
+_PANEL = 11.5
+"""Least width of a panel, in the size of the legend's letters."""
 _LINES: Mapping[str, dict[str, Any]] = {
-    "native": {"color": "0.75"}, "auxiliary": {"color": "#ccbb44", "linestyle": "--"},
-    "unseen": {"color": "#aa3377", "linestyle": ":"}, "dm": {"color": "#4477aa"}, "tlm": {"color": "#ee6677"}}
+    "native": {"color": "0.75"}, "auxiliary": {"color": COLOURS[3], "linestyle": "--"},
+    "unseen": {"color": COLOURS[5], "linestyle": ":"}, "dm": {"color": COLOURS[0]},
+    "tlm": {"color": COLOURS[1]}}
 
 
 def list_scored_detectors(measured: Measured) -> list[str]:
@@ -77,28 +83,56 @@ def compute_densities(found: Mapping[str, Floats], bins: Floats) -> dict[str, Fl
 
 @mpl.rc_context(STYLE)
 def draw_histograms(measured: Measured, detector: str) -> Figure:
+    """Draw the scores at all sites as a page shows them."""
+    return draw_scores(measured, detector, None, None, f"{format_networks(measured)}, {detector}")
+
+
+def draw_scores(measured: Measured, detector: str | None, sites: Sequence[str] | None, width: float | None,
+                title: str = "") -> Figure:
     """Draw one panel per target site: scores of native, auxiliary, unseen auxiliary and stitched data.
 
-    This is Figure 1c of Balogh and Jelasity (2025), with the scores of all source layers pooled.
+    `Drawn.plot_scores` describes the arguments.
     """
-    n = len(measured.targets)
-    columns = max(1, min(_MOST_COLUMNS, n))
-    rows = max(1, -(-n // columns))
-    made = Figure(figsize=(max(3.4, 1.75 * columns), 1.25 * rows + 0.85),
-                  layout=ConstrainedLayoutEngine(w_pad=0.05, h_pad=0.05))
+    known = list_scored_detectors(measured)
+    expect(bool(known), "scores of a detector", "a comparison without them", "compare with ood")
+    detector = known[0] if detector is None else detector
+    if detector not in known:
+        raise make_unknown_error("detector", detector, known)
+    shown = list(measured.targets if sites is None else sites)
+    for site in shown:
+        if site not in measured.targets:
+            raise make_unknown_error("target site", site, measured.targets)
+    expect(bool(shown), "at least one target site", "none", "leave sites out")
+    return _draw_panels(measured, detector, shown, width, title)
+
+
+def _draw_panels(measured: Measured, detector: str, sites: Sequence[str], width: float | None,
+                 title: str) -> Figure:
+    made = make_figure(width)
+    size = resolve_points("legend.fontsize")
+    columns = max(1, min(_MOST_COLUMNS, len(sites), int(72 * made.get_figwidth() / (_PANEL * size))))
+    rows = -(-len(sites) // columns)
     handles: dict[str, Any] = {}
-    for place, site in enumerate(measured.targets):
+    for place, site in enumerate(sites):
         ax = made.add_subplot(rows, columns, place + 1)
-        handles |= _draw_panel(ax, collect_scores(measured, detector, place))
-        ax.set_title(make_printable(site), fontsize=7.5, parse_math=False)
+        handles |= _draw_panel(ax, collect_scores(measured, detector, measured.targets.index(site)))
+        WordsFitting(ax, ax.title, make_printable(site), resolve_points("axes.titlesize"))
+    lines = 1
     if handles:
-        shown = [kind for kind in _LINES if kind in handles]
-        made.legend([handles[kind] for kind in shown], [METHOD_NAMES.get(kind, kind) for kind in shown],
-                    loc="outside lower center", ncols=len(shown) if columns > 2 else 2, frameon=False,
-                    fontsize=7, title="score, larger is more in-distribution; the ends hold all "
-                                      "that lies beyond", title_fontsize=7)
-    made.suptitle(f"{format_networks(measured)}, {make_printable(detector)}", fontsize=9,
-                  parse_math=False)
+        kinds = [kind for kind in _LINES if kind in handles]
+        words = [METHOD_NAMES.get(kind, kind) for kind in kinds]
+        ncols = count_columns(words, 0.95 * 72 * made.get_figwidth(), size)
+        lines += -(-len(kinds) // ncols)
+        axis = f"{make_printable(detector)} score, larger is more in-distribution; the ends hold all beyond"
+        legend = made.legend([handles[kind] for kind in kinds], words, loc="outside lower center",
+                             ncols=ncols, frameon=False, fontsize=size, title=" ", title_fontsize=size,
+                             handlelength=1.6, columnspacing=1.0, labelspacing=0.3)
+        legend.get_title().set_parse_math(False)
+        fit_words(legend.get_title(), axis, 0.95 * 72 * made.get_figwidth(), size)
+    if title:
+        write_above(made, title)
+    made.set_figheight((rows * _PANEL * 0.75 + 2 * bool(title) + 1.7 * lines) * size / 72)
+    made.draw_without_rendering()  # ticks get the style of now
     return made
 
 
@@ -116,7 +150,7 @@ def _draw_panel(ax: Axes, found: Mapping[str, Floats]) -> dict[str, Any]:
         ax.set_ylim(0, 1.08 * max(min(h.max(), 2 * native) for h in heights.values()))
     ax.set_yticks([])
     ax.locator_params(axis="x", nbins=3)
-    ax.tick_params(labelsize=6, length=2)
-    for side in ("left", "right", "top"):
-        ax.spines[side].set_visible(False)
+    ax.tick_params(labelsize=min(resolve_points("xtick.labelsize"), resolve_points("font.size", 0.8)),
+                   length=2)
+    strip_spines(ax, "left", "right", "top")
     return handles

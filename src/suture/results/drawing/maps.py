@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 from suture._base import SutureError, checked, expect, make_unknown_error
 from suture.numbers import METHOD_NAMES, Measure, get_measure
-from suture.results.drawing.fitting import (
-    CellFitting,
-    CellText,
-    NameTicks,
+from suture.results.drawing.fitting import BarFitting, CellFitting, CellText, WordsFitting
+from suture.results.drawing.measuring import (
+    LEAST,
+    SPACING,
     find_place,
-    find_size,
+    measure_width,
     resolve_points,
-    wrap_text,
 )
+from suture.results.drawing.names import NameTicks
 from suture.results.drawing.style import embed_fonts
 from suture.results.heatmaps import (
     CHANCE_LEGEND,
@@ -175,17 +175,11 @@ def draw_matrix(heat: Heat, ax: Axes, annotate: bool | None = None, colorbar: bo
     if colorbar:
         draw_colour_bar(image, [heat], ax)
     title = make_printable(heat.kind.label) if heat.title is None else heat.title
-    _write_title(ax, title)
+    WordsFitting(ax, ax.title, title, resolve_points("axes.titlesize"))
     _label_axes(heat, ax, labels, legend, points)
     _write_cells(heat, ax, annotate)
     embed_fonts(ax.get_figure(root=True))
     return image
-
-
-def _write_title(ax: Axes, title: str) -> None:
-    text = ax.set_title("", parse_math=False)  # a dollar sign in a name would start a formula
-    width = max(find_size(ax)[0], 0.8 * find_place(ax)[0])
-    text.set_text("\n".join(wrap_text(line, width, text.get_fontproperties()) for line in title.split("\n")))
 
 
 def _label_axes(heat: Heat, ax: Axes, labels: str, legend: bool, points: float | None) -> None:
@@ -198,9 +192,8 @@ def _label_axes(heat: Heat, ax: Axes, labels: str, legend: bool, points: float |
     if labels in ("both", "rows"):
         ax.set_ylabel("source")
     lines = ["target"] if labels in ("both", "columns") else []
-    if legend and heat.legend:
-        lines.append(wrap_text(heat.legend, 0.8 * find_place(ax)[0], ax.xaxis.label.get_fontproperties()))
-    ax.set_xlabel("\n".join(lines))
+    lines += [heat.legend] * (legend and bool(heat.legend))
+    WordsFitting(ax, ax.xaxis.label, "\n".join(lines), float(ax.xaxis.label.get_fontsize()))
 
 
 def _write_cells(heat: Heat, ax: Axes, annotate: bool | None) -> None:
@@ -257,10 +250,15 @@ def draw_colour_bar(image: ScalarMappable, heats: list[Heat], ax: Any, named: bo
     bar.set_ticks([low, (low + high) / 2, high])
     bar.ax.tick_params(labelsize=size, length=2)
     word = "more similar →" if measure.larger_is_more_similar else "← more similar"
+    if options.get("location") == "bottom":
+        room = 0.7 * find_place(axes)[0] / measure_width(word, axes.title.get_fontproperties())
+        size = max(LEAST, min(size, room))
     bar.set_label(f"{name_scale(heats[0])}\n{word}" if named else word, fontsize=size, parse_math=False)
-    bar.ax.xaxis.label.set_linespacing(1.0)
-    bar.ax.yaxis.label.set_linespacing(1.0)
+    bar.ax.xaxis.label.set_linespacing(SPACING)
+    bar.ax.yaxis.label.set_linespacing(SPACING)
     if options.get("location") == "bottom":  # the numbers at the ends would meet those of the next bar
         for tick, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
             tick.set_horizontalalignment(side)
+    if options.get("location") != "bottom":
+        BarFitting(bar.ax)
     bar.outline.set_visible(False)

@@ -14,7 +14,7 @@ from suture._base import checked, make_unknown_error
 
 _EMBEDDED: Any = {"pdf.fonttype": 42, "ps.fonttype": 42}
 """Type 42 embeds TrueType fonts; matplotlib's default, Type 3, fails the checks of many conferences."""
-STYLE: Any = {**_EMBEDDED, "font.size": 8.0, "hatch.linewidth": 0.6}
+STYLE: Any = {**_EMBEDDED, "font.size": 8.0, "hatch.linewidth": 0.6, "figure.figsize": (5.4, 4.2)}
 """Style of the figures of pages and reports."""
 # STIX comes with matplotlib and looks like Times, the font of most proceedings; DejaVu has more signs.
 _PAPER: Mapping[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,13 +13,24 @@ from typing import Annotated, Any
 from pydantic import SkipValidation
 from typing_extensions import Doc
 
-from suture._base import FilePath, Progress, SutureError, listen_to_signals, options, takes
+from suture._base import (
+    FilePath,
+    Progress,
+    ProgressOption,
+    SutureError,
+    TellsProgress,
+    checked,
+    listen_to_signals,
+    options,
+    takes,
+)
 from suture.studies.experiments.claims import Outcome
 from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.page import PAGE, write_page
 from suture.studies.experiments.record import Record, join_tables
 from suture.studies.experiments.registry import EXPERIMENTS
 from suture.studies.experiments.scale_files import choose_experiments, find_scale, list_parts
+from suture.studies.spec.commands import plan_file
 from suture.studies.spec.study_file import StudyFile
 
 RECORDS = "records"
@@ -27,7 +38,7 @@ SECONDS = "seconds"
 
 
 @options
-class ReproduceOptions:
+class ReproduceOptions(TellsProgress):
     """Arguments of `suture.reproduce`."""
 
     experiments: Annotated[Any, SkipValidation, Doc(
@@ -43,7 +54,7 @@ class ReproduceOptions:
     engine: Annotated[str | None, Doc(
         "Engine that runs the pairs, as for `suture.study`. None: that of the spec files.")] = None
     device: Annotated[str | None, Doc("Device. None: that of the spec files.")] = None
-    progress: Annotated[Progress | None, Doc("Function called as ``progress(stage, done, total)``.")] = None
+    progress: ProgressOption = None
 
     def read_part(self, name: str, path: Path) -> Part:
         """Read a spec file for this run."""
@@ -51,7 +62,17 @@ class ReproduceOptions:
         study = {**spec.study, "folder": str(self.place)}
         study |= {} if self.engine is None else {"engine": self.engine}
         settings = spec.settings if self.device is None else replace(spec.settings, device=self.device)
-        return Part(name, replace(spec, study=study, settings=settings), self.progress)
+        return Part(name, replace(spec, study=study, settings=settings)).keep_detectors()
+
+    def read_parts(self) -> dict[str, dict[str, Part]]:
+        """Read the spec files of the experiments that are asked for, by experiment and part.
+
+        Raises:
+            SutureError: an unknown experiment or scale, a bad file, or data without a path.
+        """
+        folder = find_scale(self.scale)
+        return {name: {part: self.read_part(part, path) for part, path in list_parts(folder, name).items()}
+                for name in choose_experiments(self.experiments, folder)}
 
     @property
     def place(self) -> Path:
@@ -104,12 +125,16 @@ def reproduce(given: ReproduceOptions) -> Reproduction:
     Raises:
         SutureError: an unknown experiment or scale, data whose path is missing, or a study that fails.
     """
-    folder = find_scale(given.scale)
-    names = choose_experiments(given.experiments, folder)
     with listen_to_signals():
-        for name in names:
-            run_experiment(EXPERIMENTS[name], {part: given.read_part(part, path)
-                                               for part, path in list_parts(folder, name).items()}, given)
+        return run_reproduction(given, given.tell_progress)
+
+
+def run_reproduction(given: ReproduceOptions, progress: Progress | None = None, on_result: Any = None
+                     ) -> Reproduction:
+    """Run the experiments; arguments as for `reproduce` and `suture.study`."""
+    for name, parts in given.read_parts().items():
+        run_experiment(EXPERIMENTS[name], {part: replace(of, progress=progress, on_result=on_result)
+                                           for part, of in parts.items()}, given)
     return read_reproduction(given.place, given.scale)
 
 
@@ -146,7 +171,33 @@ def read_records(place: Path) -> dict[str, Record]:
             if (place / RECORDS / name / "about.json").exists()}
 
 
-def plan(experiments: str | Iterable[str], scale: str) -> dict[str, dict[str, Path]]:
-    """Return the spec files of experiments by part."""
-    folder = find_scale(scale)
-    return {name: list_parts(folder, name) for name in choose_experiments(experiments, folder)}
+@dataclass(frozen=True)
+class PlannedPart:
+    """What is left to do of one file of an experiment.
+
+    Attributes:
+        experiment, path: its name, and the file.
+        untrained: number of networks to train first.
+        done, to_do: numbers of pairs.
+        seconds: estimated time of the pairs to do, without trainings; None if unknown.
+    """
+
+    experiment: str
+    path: Path
+    untrained: int
+    done: int
+    to_do: int
+    seconds: float | None
+
+
+@checked
+def plan_reproduction(given: ReproduceOptions) -> list[PlannedPart]:
+    """Say what a run would do; nothing is run or trained but a few examples of one pair of each file."""
+    found = []
+    for name, parts in given.read_parts().items():
+        for part in parts.values():
+            planned = plan_file(part.spec)
+            to_do = len(planned.to_do)
+            found.append(PlannedPart(name, part.spec.file.path, len(planned.untrained),
+                                     len(planned.states) - to_do, to_do, planned.seconds))
+    return found

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from suture.studies.measure_tests.network_statistics import bound
+
 FEWEST = 3
 """Networks below which nothing is decided: an interval over two has no use."""
 MOST_MARKED = 0.5
@@ -41,34 +43,43 @@ class Outcome:
 
 @dataclass(frozen=True)
 class NetworkMean:
-    """The mean of a number over networks, with Student's 95 % interval.
+    """The mean of a number over networks, with its 95 % interval.
+
+    The interval is Student's; of shares it is the one of `bound`, which stays within 0 and 1 and has a width
+    also where all networks agree.
 
     Attributes:
-        values: of each network, or pair of networks.
+        each: its values of each network, or pair of networks.
         networks: how many different networks they rest on.
+        trials: number of layers or cells that a share of one network is over; 0 for what is no share.
     """
 
-    values: tuple[float, ...]
+    each: tuple[float, ...]
     networks: int
+    trials: int = 0
 
     @classmethod
-    def of(cls, values: Iterable[Any], networks: int | None = None) -> NetworkMean:
+    def of(cls, values: Iterable[Any], networks: int | None = None, trials: int = 0) -> NetworkMean:
         known = tuple(float(v) for v in values if not math.isnan(float(v)))
-        return cls(known, len(known) if networks is None else networks)
+        return cls(known, len(known) if networks is None else networks, trials)
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.values)) if self.values else math.nan
+        return float(np.mean(self.each)) if self.each else math.nan
 
     @property
     def interval(self) -> tuple[float, float]:
         """Lower and upper end; nan for fewer than three networks."""
         from scipy import stats
 
-        n = min(len(self.values), self.networks)
+        n = min(len(self.each), self.networks)
         if n < FEWEST:
             return math.nan, math.nan
-        half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(self.values, ddof=1)) / math.sqrt(n)
+        if self.trials:
+            values = np.array(self.each)
+            left_out = (values.sum() - values) / (len(values) - 1)
+            return bound(self.mean, left_out, self.trials)[:2]
+        half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(self.each, ddof=1)) / math.sqrt(n)
         return self.mean - half, self.mean + half
 
     def is_above(self, limit: float) -> bool | None:
@@ -82,7 +93,7 @@ class NetworkMean:
         if math.isnan(self.mean):
             return "no value"
         known = "" if math.isnan(low) else f"95 % interval {low:.{digits}f} to {high:.{digits}f}, "
-        return f"{self.mean:.{digits}f} ({known}{len(self.values)} {unit})"
+        return f"{self.mean:.{digits}f} ({known}{len(self.each)} {unit})"
 
 
 def decide_for_each(found: Sequence[bool | None]) -> bool | None:

@@ -24,12 +24,13 @@ class Part:
     Attributes:
         name: "" for the only or first file, such as E5.toml, and "back" for E5-back.toml.
         spec: what the file says, with the folder and the engine of this run.
-        progress: called as ``progress(stage, done, total)``.
+        progress, on_result: as for `suture.study`.
     """
 
     name: str
     spec: StudyFile
     progress: Progress | None = None
+    on_result: Any = None
 
     def keep_detectors(self) -> Part:
         """Return the part with trained detectors kept in its folder, which comparisons share."""

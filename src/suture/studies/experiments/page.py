@@ -21,12 +21,14 @@ _HEADLINES = {
     1: "TLM finds some layers more similar to a layer than itself; DM does not",
     2: "TLM's representations are out of distribution, and DM's are not",
     3: "Structural indices and DM agree on corresponding layers, and TLM does not"}
+_SIZES = {"two-column": "", "column": "-column"}
+"""Sizes of each figure, and what its file's name ends with."""
 _ABOUT = {"tiny": "scikit-learn's digits", "small": "CIFAR-10", "paper": "the paper's data"}
 
 
 def write_page(path: Path, scale: str, records: Mapping[str, Record],
                outcomes: Mapping[str, Sequence[Outcome]]) -> Path:
-    """Write the page of a scale, its figures as PNG and PDF, and its tables as CSV and LaTeX beside it."""
+    """Write the page of a scale, and beside it its figures (PNG and PDF) and its tables (CSV and LaTeX)."""
     figures = {name: _save_figures(path.parent / FIGURES, record) for name, record in records.items()}
     for name, record in records.items():
         _save_tables(path.parent / TABLES, name, record)
@@ -50,10 +52,10 @@ def _open(scale: str, records: Mapping[str, Record]) -> Iterator[str]:
     yield f"# The paper's claims at scale {scale}: {_ABOUT.get(scale, scale)}"
     yield ""
     yield ('Claims of Balogh and Jelasity, "How not to Stitch Representations to Measure Similarity" '
-           "(AAAI 2025), in our words, and what our numbers say. A claim holds or does not hold where the whole 95 % "
-           "interval over networks (Student) lies on one side, or all of at least three networks agree; else "
-           "it cannot be decided. TLM cells whose training has not converged decide nothing: where they are "
-           "most, the claim is open.")
+           "(AAAI 2025), in our words, and what our numbers say. A claim holds or does not hold where the "
+           "whole 95 % interval over networks (Student) lies on one side, or all of at least three networks "
+           "agree; else it cannot be decided. TLM cells whose training has not converged decide nothing: "
+           "where they are most, the claim is open.")
     yield ""
     total = sum(record.about.get("seconds", 0.0) for record in records.values())
     machines = list_words(list(dict.fromkeys(str(r.about.get("machine", "?")) for r in records.values())))
@@ -111,10 +113,13 @@ def _describe(name: str, record: Record, figures: Sequence[str]) -> Iterator[str
     for figure in figures:
         yield f"![{name}, {figure}]({FIGURES}/{name}-{figure}.png)"
         yield ""
+        stem = f"{FIGURES}/{name}-{figure}"
+        yield f"PDF: [two columns]({stem}.pdf), [one column]({stem}-column.pdf)"
+        yield ""
     for title, table in experiment.tabulate(record).items():
         if not table.empty:
-            yield f"**{title}** ([CSV]({TABLES}/{_name_table(name, title)}.csv), "
-            yield f"[LaTeX]({TABLES}/{_name_table(name, title)}.tex))"
+            stem = f"{TABLES}/{_name_table(name, title)}"
+            yield f"**{title}** ([CSV]({stem}.csv), [LaTeX]({stem}.tex))"
             yield ""
             yield from _write_table(table)
             yield ""
@@ -153,10 +158,12 @@ def _name_table(name: str, title: str) -> str:
 
 
 def _save_figures(folder: Path, record: Record) -> list[str]:
-    from suture.results import save_drawn
+    from suture.results import save_drawn, style
 
     drawn = EXPERIMENTS[record.experiment].draw(record)
-    save_drawn({f"{record.experiment}-{name}": make for name, make in drawn.items()}, folder)
+    for kind, suffix in _SIZES.items():
+        with style(kind):
+            save_drawn({f"{record.experiment}-{name}{suffix}": make for name, make in drawn.items()}, folder)
     return list(drawn)
 
 

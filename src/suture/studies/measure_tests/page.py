@@ -13,54 +13,65 @@ from matplotlib.patches import Patch, Rectangle
 from suture.numbers import get_measure
 from suture.results import (
     STYLE,
+    CellFitting,
+    CellText,
+    NameTicks,
     embed,
     embed_table,
     fill_template,
     format_people_csv,
     list_provenance,
+    make_figure,
     render_png,
+    resolve_points,
+    write_legend,
 )
 from suture.studies.measure_tests.record import TestOutcome
 
 if TYPE_CHECKING:
     from suture.studies.measure_tests.validation import Validation
 
-_COLOURS = {True: "#a8d5ba", None: "#e8e8e8", False: "#f2b5a7"}
+_COLOURS = {True: "#abd0e6", None: "#e8e8e8", False: "#f4b183"}
 _WORDS = {True: "passed", None: "not decided", False: "failed"}
 _SIGNS = {True: "", None: "", False: "✕"}
-_CELL, _MARGIN = (0.78, 0.42), (2.4, 1.9)
+_CELL, _MARGIN = 0.78, 2.4
 
 
 def draw_validation(found: Validation) -> Figure:
     """Draw measures x tests: the effect in each cell, coloured by what was decided."""
     measures, tests = found.measures, found.tests
-    size = _MARGIN[0] + _CELL[0] * len(tests), _MARGIN[1] + _CELL[1] * len(measures)
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots()
+    figure = make_figure(None)
+    axes = figure.subplots()
     cells = {(o.measure, o.test): o for o in found.outcomes}
+    texts = []
     for i, measure in enumerate(measures):
         for j, test in enumerate(tests):
             outcome = cells.get((measure, test))
             if outcome is None:
                 continue
-            axes.add_patch(Rectangle((j, i), 1, 1, facecolor=_COLOURS[outcome.passed], edgecolor="white"))
-            axes.text(j + 0.5, i + 0.5, _format(outcome), ha="center", va="center", fontsize=8)
-    axes.set_xlim(0, len(tests))
-    axes.set_ylim(len(measures), 0)
+            axes.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=_COLOURS[outcome.passed],
+                                     edgecolor="white"))
+            text = axes.text(j, i, "", ha="center", va="center", in_layout=False)
+            long = _format(outcome)
+            texts.append(CellText(text, (long, long.replace("0.", ".", 1)), ""))
+    axes.set_xlim(-0.5, len(tests) - 0.5)
+    axes.set_ylim(len(measures) - 0.5, -0.5)
     units = {o.test: o.unit for o in found.outcomes}
-    axes.set_xticks([j + 0.5 for j in range(len(tests))],
-                    [f"{test}\n({units[test]})" if units[test] else test for test in tests], rotation=45,
-                    ha="left", rotation_mode="anchor", fontsize=8, parse_math=False)
-    axes.xaxis.tick_top()
-    axes.set_yticks([i + 0.5 for i in range(len(measures))], [get_measure(m).label for m in measures],
-                    fontsize=9, parse_math=False)
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    figure.legend(handles=[Patch(facecolor=_COLOURS[k], label=_WORDS[k]) for k in (True, None, False)],
-                  loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    NameTicks([f"{test} ({units[test]})" if units[test] else test for test in tests]).put_on(axes.xaxis)
+    NameTicks([get_measure(m).label for m in measures]).put_on(axes.yaxis)
+    axes.spines[:].set_visible(False)
+    handles = [Patch(facecolor=_COLOURS[k], label=_WORDS[k]) for k in (True, None, False)]
+    write_legend(axes, handles, [_WORDS[k] for k in (True, None, False)])
+    rows = 1.9 * resolve_points("font.size") / 72 * (len(measures) + 1)
+    figure.set_figheight(rows + 0.36 * figure.get_figwidth())
+    CellFitting(axes, (len(measures), len(tests)), texts, resolve_points("font.size"), True)
     return figure
+
+
+@mpl.rc_context(STYLE)
+def _draw_for_page(found: Validation) -> Figure:
+    with mpl.rc_context({"figure.figsize": (_MARGIN + _CELL * len(found.tests), 4.0)}):
+        return draw_validation(found)
 
 
 def _format(outcome: TestOutcome) -> str:
@@ -80,7 +91,7 @@ def render_validation(found: Validation) -> str:
         "title": "Is the measure any good?", "findings": found.findings, "warnings": found.warnings,
         "facts": [("networks", ", ".join(found.networks)), ("layers", ", ".join(found.layers))],
         "tests": [(test, units[test]) for test in found.tests], "rows": rows,
-        "image": embed("image/png", render_png(draw_validation(found), 130)),
+        "image": embed("image/png", render_png(_draw_for_page(found), 130)),
         "sentences": [(o.test, get_measure(o.measure).label, o.sentence, _WORDS[o.passed], o.reason)
                       for o in found.outcomes],
         "notes": list(found.meta.get("notes", ())),

@@ -15,7 +15,21 @@ from matplotlib.figure import Figure
 
 from suture._base import SutureError, expect, make_unknown_error
 from suture.numbers import Floats, get_measure
-from suture.results import STYLE, Heat, draw_matrix, make_printable
+from suture.results import (
+    COLOURS,
+    SIGNS,
+    STYLE,
+    Heat,
+    NameTicks,
+    WordsFitting,
+    draw_matrix_grid,
+    embed_fonts,
+    make_figure,
+    make_printable,
+    resolve_points,
+    strip_spines,
+    write_legend,
+)
 from suture.studies.network_study.compared_networks import find_words
 from suture.studies.network_study.findings import choose_columns, shorten
 from suture.studies.network_study.geometry import embed_networks, keep_complete, link_networks
@@ -28,9 +42,6 @@ _NAMED = 40
 """Largest number of networks whose names an embedding shows."""
 _WIDEST = 32
 """Letters of a name in a figure."""
-_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
-_SIGNS = ("o", "s", "^", "D", "v", "P", "X")
-"""Paul Tol's bright colours, and signs that distinguish groups in grey."""
 
 
 def plan_figures(study: Study, measure: str, reduce: Reduce = "diagonal", along: Sequence[str] = (),
@@ -53,7 +64,12 @@ def plan_figures(study: Study, measure: str, reduce: Reduce = "diagonal", along:
         else:
             drawn[name] = make
     drawn |= {f"trend_{column}": partial(draw_trend, study, measure, column, reduce) for column in along}
-    return drawn, lost
+    return {name: partial(_draw_for_page, make) for name, make in drawn.items()}, lost
+
+
+@mpl.rc_context(STYLE)
+def _draw_for_page(make: Callable[[], Figure]) -> Figure:
+    return make()
 
 
 def draw(study: Study, what: str, measure: str, reduce: Reduce, along: str | None) -> Figure:
@@ -71,18 +87,13 @@ def draw(study: Study, what: str, measure: str, reduce: Reduce, along: str | Non
     return known[what]()
 
 
-@mpl.rc_context(STYLE)
 def draw_map(study: Study, measure: str, reduce: Reduce = "diagonal") -> Figure:
     """Draw the matrix over networks; a star means that cells of a pair are left out."""
     matrix = study.matrix(measure, reduce)
-    n, names = len(matrix), _shorten_all(study.networks)
-    cell = min(0.36, max(0.11, 6.0 / n))
-    room = 0.9 + 0.06 * max(map(len, names))
-    made = Figure(figsize=(max(1.6, cell * n) + room + 0.5, max(1.6, cell * n) + room), layout="constrained")
+    names = _shorten_all(study.networks)
     heat = Heat(matrix.set_axis(names, axis=0).set_axis(names, axis=1), measure,
                 find_partial(study, measure, reduce))
-    draw_matrix(heat, made.add_subplot())
-    return made
+    return draw_matrix_grid([[heat]])
 
 
 def find_partial(study: Study, measure: str, reduce: Reduce) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -96,11 +107,13 @@ def find_partial(study: Study, measure: str, reduce: Reduce) -> np.ndarray[Any, 
     return found
 
 
-@mpl.rc_context(STYLE)
 def draw_tree(study: Study, measure: str) -> Figure:
     """Draw the tree of the networks, average linkage of their distances."""
-    made = Figure(figsize=(5.2, max(1.8, 0.7 + 0.13 * len(study.networks))), layout="constrained")
+    made = make_figure(None)
+    line = 1.45 * resolve_points("ytick.labelsize") / 72
+    made.set_figheight(max(0.3 * made.get_figwidth(), line * (len(study.networks) + 4)))
     draw_links(study, measure, made.add_subplot())
+    made.draw_without_rendering()  # ticks get the style of now
     return made
 
 
@@ -109,37 +122,42 @@ def draw_links(study: Study, measure: str, ax: Axes) -> None:
     from scipy.cluster.hierarchy import dendrogram
 
     distances = keep_complete(study.distances(measure))
-    dendrogram(link_networks(distances), labels=_shorten_all(distances.index), ax=ax, orientation="right",
-               color_threshold=0, above_threshold_color="0.25", leaf_font_size=7)
-    for text in ax.get_yticklabels():
-        text.set_parse_math(False)
-    ax.set_xlabel(f"distance by {get_measure(measure).label}, average linkage", parse_math=False)
-    ax.spines[["top", "right", "left"]].set_visible(False)
+    found: Any = dendrogram(link_networks(distances), ax=ax, orientation="right", color_threshold=0,
+                       above_threshold_color="0.25", no_labels=True)
+    names = _shorten_all(distances.index[k] for k in found["leaves"])
+    NameTicks(names, places=[10 * k + 5 for k in range(len(names))]).put_on(ax.yaxis)
+    ax.tick_params(axis="y", labelleft=True, left=False)
+    label = f"distance by {get_measure(measure).label}, average linkage"
+    WordsFitting(ax, ax.xaxis.label, label, resolve_points("axes.labelsize"))
+    strip_spines(ax, "top", "right", "left")
+    embed_fonts(ax.get_figure(root=True))
 
 
-@mpl.rc_context(STYLE)
 def draw_trend(study: Study, measure: str, along: str, reduce: Reduce = "diagonal") -> Figure:
     """Draw the pairs over the difference of their networks in a column of numbers."""
-    made = Figure(figsize=(4.6, 3.0), layout="constrained")
     found = study.trend(measure, along, reduce)
+    made = make_figure(None)
+    made.set_figheight(0.7 * made.get_figwidth())
     ax = found.plot(made.add_subplot())
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.set_title(f"Spearman {found.rho:.2f}, p = {found.p:.2g}, {found.networks} networks", fontsize=8.5)
+    strip_spines(ax)
+    words = f"Spearman {found.rho:.2f}, p = {found.p:.2g}, {found.networks} networks"
+    WordsFitting(ax, ax.title, words, resolve_points("axes.titlesize"))
+    made.draw_without_rendering()  # ticks get the style of now
     return made
 
 
-@mpl.rc_context(STYLE)
 def draw_embedding(study: Study, measure: str, colour: str | None = None) -> Figure:
     """Draw the networks as points in a plane, coloured by a column of `about`."""
     found = embed_networks(keep_complete(study.distances(measure)), measure)
     points, names = found.points.to_numpy(), list(found.points.index)
-    made = Figure(figsize=(5.4, 4.2), layout="constrained")
+    made = make_figure(None)
+    made.set_figheight(0.8 * made.get_figwidth())
     ax = made.add_subplot()
     numbers, groups = choose_columns(study)
     column = colour or next(iter((*numbers, *groups)), None)
     words = None if column is None else find_words(study, column).reindex(names)
     if column is None or words is None:
-        ax.plot(*points.T, "o", color=_COLOURS[0], markersize=5)
+        ax.plot(*points.T, "o", color=COLOURS[0], markersize=5)
     elif column in numbers:
         _draw_numbers(ax, points, words.to_numpy(float), column)
     else:
@@ -151,7 +169,8 @@ def draw_embedding(study: Study, measure: str, colour: str | None = None) -> Fig
     title = f"{get_measure(measure).label}: distances as in the plane up to stress {found.stress:.2f}"
     if lost:
         title += f"\nwithout {lost} of {len(study.networks)} networks, which lack a distance"
-    ax.set_title(title, fontsize=8.5, parse_math=False)
+    WordsFitting(ax, ax.title, title, resolve_points("font.size"))
+    made.draw_without_rendering()  # which finds the place of the axes
     if len(points) <= _NAMED:
         _label_points(made, ax, points, _shorten_all(names))
     return made
@@ -167,34 +186,31 @@ def _draw_numbers(ax: Axes, points: Floats, numbers: Floats, column: str) -> Non
                        norm=Normalize(numbers[known].min(), numbers[known].max()))
     figure = ax.get_figure(root=True)
     assert figure is not None
-    figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03).set_label(make_printable(column), fontsize=7)
+    figure.colorbar(drawn, ax=ax, fraction=0.046, pad=0.03).set_label(
+        make_printable(column), parse_math=False)
 
 
 def _draw_groups(ax: Axes, points: Floats, labels: Sequence[str], column: str) -> None:
     kinds = list(dict.fromkeys(labels))
     for k, kind in enumerate(kinds):
         chosen = points[[label == kind for label in labels]]
-        ax.plot(*chosen.T, _SIGNS[k // len(_COLOURS) % len(_SIGNS) if len(kinds) > 7 else k % len(_SIGNS)],
-                color=_COLOURS[k % len(_COLOURS)], markersize=5, linestyle="none",
+        ax.plot(*chosen.T, SIGNS[k // len(COLOURS) % len(SIGNS) if len(kinds) > 7 else k % len(SIGNS)],
+                color=COLOURS[k % len(COLOURS)], markersize=5, linestyle="none",
                 label=make_printable(shorten(kind, _WIDEST)))
     if len(kinds) <= 12:
-        legend = ax.legend(title=make_printable(column), fontsize=7, title_fontsize=7, frameon=False,
-                           loc="center left", bbox_to_anchor=(1, 0.5))
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        write_legend(ax, *ax.get_legend_handles_labels(), title=make_printable(column), below=True)
 
 
 def _label_points(figure: Figure, ax: Axes, points: Floats, names: Sequence[str]) -> None:
-    """Write a name beside each point, where it covers least of points and other names."""
+    """Write a name beside each point, where it covers nothing; a name without such a place is left out."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas: Any = FigureCanvasAgg(figure)
-    figure.draw_without_rendering()  # which finds the place of the axes
     renderer, at = canvas.get_renderer(), ax.transData.transform(points)
-    taken = [(x - 4, y - 4, x + 4, y + 4) for x, y in at]
-    frame = ax.get_window_extent(renderer)
+    taken: list[tuple[float, ...]] = [(x - 4, y - 4, x + 4, y + 4) for x, y in at]
+    frame, size = ax.get_window_extent(renderer), resolve_points("font.size", 0.8)
     for point, (x, y), name in zip(points, at, names, strict=True):
-        text = ax.annotate(name, tuple(point), xytext=(0, 0), textcoords="offset points", fontsize=6.5,
+        text = ax.annotate(name, tuple(point), xytext=(0, 0), textcoords="offset points", fontsize=size,
                            in_layout=False, parse_math=False)
         box = text.get_window_extent(renderer)
         w, h = box.width, box.height
@@ -203,7 +219,11 @@ def _label_points(figure: Figure, ax: Axes, points: Floats, names: Sequence[str]
         boxes = [(left, low, left + w, low + h) for left, low in corners]
         costs = [sum(_overlap(one, other) for other in taken) + w * h - _overlap(one, frame.extents)
                  for one in boxes]
-        taken.append(boxes[int(np.argmin(costs))])
+        best = int(np.argmin(costs))
+        if costs[best] > 0.02 * w * h:
+            text.remove()
+            continue
+        taken.append(boxes[best])
         text.set_position(((taken[-1][0] - x) * 72 / figure.dpi, (taken[-1][1] - y) * 72 / figure.dpi))
 
 

@@ -68,6 +68,9 @@ class Embedding:
 
     def plot(self, ax: Axes) -> Axes:
         """Draw the points with their names."""
+        from suture.results import embed_fonts
+
+        embed_fonts(ax.get_figure(root=True))
         ax.plot(self.points["x"], self.points["y"], "o")
         for name, row in self.points.iterrows():
             ax.annotate(str(name), (row["x"], row["y"]), xytext=(3, 3), textcoords="offset points",

@@ -150,10 +150,13 @@ class Trend:
 
     def plot(self, ax: Axes) -> Axes:
         """Draw the values over x, with their mean at each x that several pairs have."""
+        from suture.results import embed_fonts
+
         ax.plot(self.table["x"], self.table["value"], "o", alpha=0.45, markeredgewidth=0, color="#4477aa")
         means = self.table.groupby("x")["value"].agg(["mean", "size"])
         if (means["size"] > 1).sum() > 1:
             ax.plot(means.index, means["mean"], "-", color="0.25", linewidth=1)
+        embed_fonts(ax.get_figure(root=True))
         ax.set_xlabel(self.along, parse_math=False)
         ax.set_ylabel(get_measure(self.measure).label, parse_math=False)
         return ax

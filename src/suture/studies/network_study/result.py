@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suture._base import FilePath, checked, describes
+from suture._base import FilePath, checked, describes, make_unknown_error
+from suture.numbers import get_measure
 from suture.results import Comparison, require_matplotlib, show_in_notebook
 from suture.studies.network_study.compared_networks import ComparedNetworks
 from suture.studies.network_study.findings import choose_measure
@@ -95,6 +96,33 @@ class Study(ComparedNetworks):
         from suture.studies.network_study.figures import draw
 
         return draw(self, what, choose_measure(self, measure), reduce, along)
+
+    @checked
+    def to_latex(self, what: str = "matrix", measure: str | None = None, reduce: Reduce = "diagonal",
+                 by: str | None = None, *, digits: int = 3, caption: str = "", label: str = "") -> str:
+        """Write a table of LaTeX; it needs the package booktabs.
+
+        Args:
+            what: ``"matrix"``, or ``"summary"`` with 95 % intervals over networks.
+            measure: default CKA, else the first.
+            reduce: as for `matrix`.
+            by: column of `about`, as for `summary`.
+            digits: after the point.
+            caption, label: of a ``table`` around the ``tabular``. Default: the tabular alone.
+
+        Raises:
+            SutureError: no such table, measure or column.
+        """
+        from suture.results import write_frame, write_matrix
+
+        chosen = choose_measure(self, measure)
+        if what == "matrix":
+            cells, name = {"value": self.matrix(chosen, reduce).to_numpy(float)}, get_measure(chosen).label
+            return write_matrix(self.networks, self.networks, cells, name, False, digits, caption, label)
+        if what != "summary":
+            raise make_unknown_error("table", what, ("matrix", "summary"))
+        found = self.summary(chosen, reduce, by).set_index("group").drop(columns="reason")
+        return write_frame(found, digits, caption, label)
 
     @checked
     @describes(StudyReportOptions)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from suture._base import make_unknown_error
 from suture.numbers import get_measure
-from suture.results import STYLE
+from suture.results import WordsFitting, fit_words, make_figure, make_printable, resolve_points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from suture.studies.sensitivity_test.result import Sensitivity
 
 
-@mpl.rc_context(STYLE)
 def draw_curves(found: Sensitivity, measures: Sequence[str] | None) -> Figure:
     """Draw each measure over the rank, site by site, and the probes below.
 
@@ -32,7 +30,8 @@ def draw_curves(found: Sensitivity, measures: Sequence[str] | None) -> Figure:
     if odd is not None:
         raise make_unknown_error("measure", odd, found.measures)
     sites = list(found.curves["site"].unique())
-    figure = Figure(figsize=(2.2 * len(sites) + 1, 1.6 * (len(names) + 1)), layout="constrained")
+    figure = make_figure(None)
+    figure.set_figheight(figure.get_figwidth() * (0.12 + 0.3 * (len(names) + 1)))
     axes = figure.subplots(len(names) + 1, len(sites), squeeze=False, sharex="col")
     for j, site in enumerate(sites):
         for i, measure in enumerate(names):
@@ -45,11 +44,14 @@ def draw_curves(found: Sensitivity, measures: Sequence[str] | None) -> Figure:
             _mark_probes(axes[i, j], found.detection, site)
         _draw_range(axes[-1, j], found.probes[found.probes["site"] == site], "accuracy", "#228833")
         _mark_probes(axes[-1, j], found.detection, site)
-        axes[0, j].set_title(site, parse_math=False)
+        WordsFitting(axes[0, j], axes[0, j].title, make_printable(site), resolve_points("axes.titlesize"))
         axes[-1, j].set_xlabel("rank")
-    for i, measure in enumerate(names):
-        axes[i, 0].set_ylabel(f"{get_measure(measure).label}", parse_math=False)
-    axes[-1, 0].set_ylabel("probe accuracy")
+    labels = [*(get_measure(measure).label for measure in names), "probe accuracy"]
+    for ax, label in zip(axes[:, 0], labels, strict=True):
+        room = 60 * figure.get_figheight() / (len(names) + 1)
+        fit_words(ax.yaxis.label, label, room, resolve_points("axes.labelsize"))
+        ax.yaxis.label.set_parse_math(False)
+    figure.draw_without_rendering()  # ticks get the style of now
     return figure
 
 

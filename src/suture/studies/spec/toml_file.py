@@ -115,15 +115,17 @@ class TomlFile:
 
     def refuse(self, keys: Keys, problem: str) -> SutureError:
         """Return the error for what is wrong at a key, or at the nearest table above it that is there."""
-        if self.base is not None and self._count_known(keys) < self.base._count_known(keys):
+        if self.base is not None and self._count_own(keys) < self.base._count_known(keys):
             return self.base.refuse(keys, problem)
         return SutureError(f"{self.path.name}, line {self.find_line(keys)}, {'.'.join(keys)}: {problem}")
 
     def _count_known(self, keys: Keys) -> int:
-        """Return how many of the keys, from the first on, stand in the file itself or in one it extends."""
+        """Return how many of the keys, from the first on, stand in the file or in one that it extends."""
+        return max(self._count_own(keys), self.base._count_known(keys) if self.base is not None else 0)
+
+    def _count_own(self, keys: Keys) -> int:
         own = tomllib.loads(self.text)
-        here = next(k for k in range(len(keys), -1, -1) if not k or _find(own, keys[:k]) is not None)
-        return here if self.base is None else max(here, self.base._count_known(keys))
+        return next(k for k in range(len(keys), -1, -1) if not k or _find(own, keys[:k]) is not None)
 
     def find_line(self, keys: Keys) -> int:
         """Return the line in which a key begins, counted from 1.

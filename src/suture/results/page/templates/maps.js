@@ -46,29 +46,36 @@ function pickColours(map, value) {
   return ["#" + data.colours.slice(6 * k, 6 * k + 6), data.inks[k] === "1" ? "#000" : "#fff"];
 }
 
+const widths = new Map();
 const ruler = document.createElement("canvas").getContext("2d");
+// Shorten a name in its middle, because names of layers often differ at the end.
 function fit(words, room, size) {
   ruler.font = `${size}px ${FONT}`;
-  if (ruler.measureText(words).width <= room) return words;
-  let n = words.length;
-  while (n > 1 && ruler.measureText(words.slice(0, n) + "…").width > room) n = Math.min(n - 1, Math.ceil(n * .9));
-  return words.slice(0, n) + "…";
+  let n = words.length, shown = words;
+  while (n > 2 && ruler.measureText(shown).width > room) {
+    n = Math.min(n - 1, Math.ceil(n * .93));
+    shown = `${words.slice(0, Math.ceil(n / 2))}…${words.slice(words.length - Math.floor(n / 2))}`;
+  }
+  return shown;
 }
 function measureWidest(names, size) {
-  ruler.font = `${size}px ${FONT}`;
-  return names.reduce((most, name) => Math.max(most, ruler.measureText(name.slice(0, 60)).width), 0);
+  if (!widths.has(names)) {
+    ruler.font = `${size}px ${FONT}`;
+    widths.set(names, names.reduce((most, name) => Math.max(most, ruler.measureText(name.slice(0, 60)).width), 0));
+  }
+  return widths.get(names);
 }
 
 // Lay a grid out within a width and, for its cells, a height: sizes in pixels.
 function layOut(grid, room, most) {
   const rows = grid.rows.length, columns = grid.columns.length, size = 11;
   const left = 20 + Math.min(measureWidest(grid.rows, size) + 4, room * .36);
-  const cell = Math.max(2, Math.min(most.cell, most.height / rows, (room - left - 2) / columns));
+  const cell = Math.max(2, Math.min(most.cell, most.height / rows, (room - left - 4) / columns));
   const whole = cell > 12 ? Math.floor(cell) : cell;
   const wide = measureWidest(grid.columns, size);
   const turned = wide > whole - 4;
   const top = 20 + (turned ? Math.min(wide + 6, 120) : 14);
-  return { cell: whole, left, top, size, turned, width: left + whole * columns + 2, height: top + whole * rows + 2,
+  return { cell: whole, left, top, size, turned, width: left + whole * columns + 4, height: top + whole * rows + 4,
     every: Math.max(1, Math.ceil(11 / whole)) };
 }
 

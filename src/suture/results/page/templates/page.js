@@ -2,6 +2,7 @@
 let chosen = null;
 const panel = document.getElementById("panel");
 const plots = [...document.querySelectorAll("figure[data-map]")].map(figure => new Plot(figure));
+sizeAll(plots);
 const profiles = [...document.querySelectorAll(".profile")].map(element => new Profile(element));
 
 
@@ -61,13 +62,26 @@ function clear() {
 panel.querySelector("button").addEventListener("click", clear);
 document.addEventListener("keydown", event => { if (event.key === "Escape") clear(); });
 
-function redraw() { for (const plot of plots) if (plot.near || roomy) plot.refresh(true); }
+// Lay maps out; all are measured before any changes, because a change would lay the page out again each time.
+function sizeAll(some) {
+  for (const plot of some) plot.measure();
+  for (const plot of some) plot.size();
+}
+function redraw() {
+  sizeAll(plots);
+  for (const plot of plots) { plot.release(); if (plot.near || roomy) plot.refresh(); }
+}
 dark.addEventListener("change", redraw);
 let wait = 0;
 addEventListener("resize", () => { clearTimeout(wait); wait = setTimeout(redraw, 120); });
 // A panel that was closed had no width.
 document.addEventListener("toggle", event => {
-  for (const plot of plots) if (event.target.contains(plot.figure)) plot.refresh(true);
+  const inside = plots.filter(plot => event.target.contains(plot.figure) && plot.figure.offsetParent);
+  const before = inside.map(plot => plot.room);
+  for (const plot of inside) plot.measure();
+  const grown = inside.filter((plot, k) => plot.room !== before[k]);
+  sizeAll(grown);
+  for (const plot of grown) { plot.release(); plot.refresh(); }
 }, true);
 
 function offer(name, kind, content) {
@@ -106,7 +120,7 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => {
   for (const details of opened) details.open = false;
-  for (const plot of plots) if (plot.near || roomy) plot.refresh(true); else plot.release();
+  redraw();
 });
 
 // What scrolls sideways can be scrolled by keyboard.

@@ -2,6 +2,7 @@
 class Plot {
   constructor(figure) {
     this.figure = figure;
+    this.lead = figure.classList.contains("lead");
     this.grid = data.grids[figure.dataset.grid];
     this.map = this.grid.maps[figure.dataset.map];
     this.frame = figure.querySelector(".plot");
@@ -13,23 +14,23 @@ class Plot {
     Object.entries({ role: "application", "aria-roledescription": "heat map", "aria-label": this.frame.dataset.about,
       tabindex: "0" }).forEach(([name, value]) => this.frame.setAttribute(name, value));
     this.near = false;
-    this.size();
     this.listen();
   }
+  measure() {
+    this.room = this.lead ? this.figure.clientWidth : this.figure.parentElement.clientWidth || 900;
+  }
   size() {
-    const lead = this.figure.classList.contains("lead");
-    const box = this.figure.parentElement.clientWidth || 900, columns = this.grid.columns.length;
-    // Small maps are as wide as their numbers need, as long as there are few columns.
+    const { room, lead } = this, columns = this.grid.columns.length;
     const alone = lead && this.figure.matches(":only-child");
-    const room = lead ? Math.min(this.figure.clientWidth, 620) : Math.min(box, Math.max(290, columns <= 12 ? 70 + 22 * columns : 0));
-    this.at = layOut(this.grid, room, { cell: lead ? 54 : 38, height: !lead ? 300 : alone ? 520 : 324 });
-    if (!lead) this.figure.style.width = `${Math.min(box, Math.max(this.at.width, 250))}px`;
+    // Small maps are as wide as their numbers need, as long as there are few columns.
+    const wide = lead ? Math.min(room, 620) : Math.min(room, Math.max(290, columns <= 12 ? 70 + 22 * columns : 0));
+    this.at = layOut(this.grid, wide, { cell: lead ? 54 : 38, height: !lead ? 300 : alone ? 520 : 324 });
+    if (!lead) this.figure.style.width = `${Math.min(room, Math.max(this.at.width, 250))}px`;
     this.canvas.style.width = `${this.at.width}px`;
     this.canvas.style.aspectRatio = `${this.at.width} / ${this.at.height}`;
   }
-  refresh(again = false) {
-    if (again) this.size();
-    if (again || !this.drawn) this.paint(ratio, dark.matches ? DARK : LIGHT);
+  refresh() {
+    if (!this.drawn) this.paint(ratio, dark.matches ? DARK : LIGHT);
     this.drawn = true;
     this.mark(chosen);
   }

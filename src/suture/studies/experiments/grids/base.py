@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
+
 from suture.numbers import get_measure
 from suture.studies.experiments.claims import MOST_MARKED, NetworkMean, Outcome
 from suture.studies.experiments.experiment import Experiment, Found, Part
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-TWO_COLUMNS = 6.75
-"""Width of a figure over two columns in inches."""
 ACCURACY = {"tlm": "tlm.relative_accuracy", "dm": "dm.relative_accuracy"}
 METHODS = {"tlm": "TLM", "dm": "DM"}
 INDICES = ("cka@paper", "pwcca@paper", "opd@paper")
@@ -36,7 +36,7 @@ class GridExperiment(Experiment):
     own: ClassVar[bool | None] = None
 
     def run(self, part: Part) -> Found:
-        return collect_grids(run_file(part.keep_detectors().spec, part.progress))
+        return collect_grids(run_file(part.spec, part.progress, part.on_result))
 
     def view(self, record: Record, part: str | None = None) -> Grids:
         """Return the grids that the claims are about."""
@@ -60,10 +60,9 @@ class GridExperiment(Experiment):
         heats = [[draw_heat(grids, form.format(m)) if grids.has(form.format(m)) else None for form in rows]
                  for m in METHODS]
         kept = [(word, row) for word, row in zip(METHODS.values(), heats, strict=True) if any(row)]
-        columns = [get_measure(form.format("dm")).label.partition(": ")[2] or form for form in rows]
+        columns = [get_measure(form.format("dm")).label.removeprefix("DM ") for form in rows]
         found: list[list[Heat | None]] = [list(row) for _, row in kept]
-        return draw_matrix_grid(found, width=TWO_COLUMNS if len(rows) > 1 else TWO_COLUMNS / 2,
-                                rows=[word for word, _ in kept],
+        return draw_matrix_grid(found, rows=[word for word, _ in kept],
                                 columns=[name[:1].upper() + name[1:] for name in columns])
 
 
@@ -85,10 +84,10 @@ def tabulate_means(grids: Grids, measures: Sequence[str]) -> pd.DataFrame:
               "late into early": grids.late_into_early}
     rows = []
     for name in measures:
-        row = {"measure": get_measure(name).label}
+        row, least = {"measure": get_measure(name).label}, float(np.nanmin(grids.values(name), initial=0.0))
         for words, where in places.items():
             found = grids.average(name, where)
-            low, high = found.interval
+            low, high = max(found.interval[0], min(0.0, least)), found.interval[1]
             row[words] = (f"{found.mean:.3f}" + ("" if low != low else f" [{low:.3f}, {high:.3f}]")
                           if where.any() else "–")
         row["marked cells"] = f"{grids.share_marked(name):.0%}"

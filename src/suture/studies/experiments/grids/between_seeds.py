@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from suture.numbers import get_measure
-from suture.studies.experiments.claims import NetworkMean, Outcome
+from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_each
 from suture.studies.experiments.grids.base import (
     ACCURACY,
     INDICES,
-    TWO_COLUMNS,
     GridExperiment,
     draw_heat,
     explain_open,
@@ -75,7 +74,7 @@ class Indices(BetweenSeeds):
                  if all(grids.has(name) for grids in kept.values())]
         return {"maps": lambda: draw_matrix_grid(
             [[draw_heat(grids, name) for name in names] for grids in kept.values()],
-            rows=list(kept), width=TWO_COLUMNS)}
+            rows=list(kept))}
 
 
 class FunctionalStructural(GridExperiment):
@@ -95,16 +94,16 @@ class FunctionalStructural(GridExperiment):
         own = Grids(record, None, True)
         if own.pairs:
             share = own.list_nearest("dm.residual_batches")
-            low = share.is_above(0.999) if share.interval[0] != share.interval[1] else share.mean == 1
             outcomes.append(Outcome("By its residual too, every layer is most similar to itself.",
-                                    f"{share.format(unit='networks')} of the layers", low))
+                                    f"{share.format(unit='networks')} of the layers",
+                                    decide_for_each([value == 1 for value in share.each])))
         return outcomes
 
 
 def judge_correspondence(grids: Grids) -> Outcome:
     """Judge that direct matching finds the corresponding layer, and task loss matching less often."""
     tlm, dm = (grids.list_nearest(ACCURACY[m]) for m in ("tlm", "dm"))
-    gap = NetworkMean.of([a - b for a, b in zip(dm.values, tlm.values, strict=True)], grids.networks)
+    gap = NetworkMean.of([a - b for a, b in zip(dm.each, tlm.each, strict=True)], grids.networks)
     chance = 1 / max(1, len(grids.sites[0]))
     held = gap.is_above(0.0)
     return limit_by_marks(grids, Outcome(
@@ -117,7 +116,7 @@ def judge_correspondence(grids: Grids) -> Outcome:
 def judge_side(grids: Grids, index: str) -> Outcome:
     """Judge that an index goes with direct matching rather than with task loss matching, over the cells."""
     dm, tlm = (correlate(grids, index, ACCURACY[m]) for m in ("dm", "tlm"))
-    gap = NetworkMean.of([a - b for a, b in zip(dm.values, tlm.values, strict=True)], grids.networks)
+    gap = NetworkMean.of([a - b for a, b in zip(dm.each, tlm.each, strict=True)], grids.networks)
     nearest, label = grids.list_nearest(index), get_measure(index).label
     held = gap.is_above(0.0)
     return limit_by_marks(grids, Outcome(
@@ -152,5 +151,5 @@ def tabulate_nearest(grids: Grids, measures: Sequence[str]) -> pd.DataFrame:
         low, high = found.interval
         rows.append({"measure": get_measure(name).label, "share": f"{found.mean:.2f}",
                      "95 % interval": "–" if low != low else f"{low:.2f} to {high:.2f}",
-                     "pairs": len(found.values), "chance": f"{1 / max(1, len(grids.sites[0])):.2f}"})
+                     "pairs": len(found.each), "chance": f"{1 / max(1, len(grids.sites[0])):.2f}"})
     return pd.DataFrame(rows)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 QUANTITIES = ("accuracy", "relative_accuracy", "agreement", "residual", "residual_batches",
-              "natural_distance", "informational_residual", "auroc_energy", "ap_energy", "fpr95_energy")
+              "natural_distance", "informational_residual", "auroc_energy", "ap_energy", "fpr95_energy",
+              "ood_energy")
 """What is kept of each method's cells."""
 BINS = 40
 _ENERGY = "energy"

@@ -68,6 +68,8 @@ class Grids:
     @cached_property
     def sites(self) -> tuple[list[str], list[str]]:
         """Source and target sites in their order."""
+        if self.cells.empty:
+            return [], []
         return (list(self.cells["source"].drop_duplicates()), list(self.cells["target"].drop_duplicates()))
 
     def has(self, measure: str) -> bool:
@@ -85,8 +87,10 @@ class Grids:
 
     def _stack(self, measure: str, column: str, missing: Any) -> np.ndarray:
         sources, targets = self.sites
-        of = self.cells[self.cells["measure"] == measure]
         found = np.full((len(self.pairs), len(sources), len(targets)), missing, dtype=object)
+        if self.cells.empty:
+            return found
+        of = self.cells[self.cells["measure"] == measure]
         place = ({pair: k for k, pair in enumerate(self.pairs)}, {s: i for i, s in enumerate(sources)},
                  {t: j for j, t in enumerate(targets)})
         for a, b, s, t, v in of[[*_PAIR, "source", "target", column]].itertuples(index=False):
@@ -123,14 +127,15 @@ class Grids:
     def off_diagonal(self) -> Bools:
         """Cells of sites that do not correspond, (source sites, target sites)."""
         sources, targets = self.sites
-        return np.array([[s != t for t in targets] for s in sources], bool)
+        found = np.array([[s != t for t in targets] for s in sources], bool)
+        return found.reshape(len(sources), len(targets))
 
     @property
     def late_into_early(self) -> Bools:
         """Cells of the last third of the source sites into the first third of the target sites."""
         s, t = map(len, self.sites)
         found = np.zeros((s, t), bool)
-        found[s - max(1, s // 3):, :max(1, t // 3)] = True
+        found[max(0, s - max(1, s // 3)):, :max(1, t // 3)] = True
         return found
 
     def list_nearest(self, measure: str) -> NetworkMean:
@@ -149,7 +154,7 @@ class Grids:
                 if own >= 0 and not np.isnan(common[own, j]) and not np.isnan(others).all():
                     hits.append(common[own, j] > np.nanmax(others))
             shares.append(float(np.mean(hits)) if hits else math.nan)
-        return NetworkMean.of(shares, self.networks)
+        return NetworkMean.of(shares, self.networks, len(targets))
 
     def judge_contests(self, measure: str) -> list[Contests]:
         """Return how often another layer beats a layer itself, for each pair."""

@@ -189,7 +189,7 @@ def tabulate_control(grids: Grids) -> pd.DataFrame:
 
 def _draw_parts(parts: Mapping[str, Grids]) -> Figure:
     from suture.results import draw_matrix_grid
-    from suture.studies.experiments.grids.base import TWO_COLUMNS, draw_heat
+    from suture.studies.experiments.grids.base import draw_heat
 
     return draw_matrix_grid([[draw_heat(grids, ACCURACY["tlm"]) for grids in parts.values()]],
-                            columns=[WORDS[name] for name in parts], width=TWO_COLUMNS)
+                            columns=[WORDS[name] for name in parts])

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from suture.studies.experiments.grids.base import TWO_COLUMNS
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -52,7 +50,7 @@ def draw_ranks(panels: Mapping[str, Sequence[Line]], words: str = "rank") -> Fig
     """
     from suture.results import make_figure
 
-    figure = make_figure(TWO_COLUMNS, _HEIGHT)
+    figure = make_figure(None, _HEIGHT)
     axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True, squeeze=True))
     for ax, (title, lines) in zip(axes, panels.items(), strict=True):
         for line in lines:
