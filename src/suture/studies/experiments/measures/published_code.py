@@ -43,7 +43,8 @@ def fit_published(x: Tensor, y: Tensor) -> PublishedMap:
 
     def solve(used: Tensor) -> Tensor:
         inverse = torch.where(used, 1 / s, torch.zeros(()))
-        return vt.T @ (inverse[:, None] * (u.T @ y))
+        found: Tensor = vt.T @ (inverse[:, None] * (u.T @ y))
+        return found
 
     cut, uncut = solve(kept), solve(s > 0)
     return PublishedMap(cut[:-1].T, cut[-1], int((~kept).sum()), len(s),
@@ -78,18 +79,21 @@ def compute_pwcca(x: Tensor, y: Tensor) -> float:
 
 def _scale(rows: Tensor) -> Tensor:
     centred = rows - rows.mean(0)
-    return centred / centred.norm()
+    scaled: Tensor = centred / centred.norm()
+    return scaled
 
 
 def _invert_root(gram: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(gram)
     positive = values > 0
     roots = torch.where(positive, values.clamp(min=torch.finfo(values.dtype).tiny).rsqrt(), torch.zeros(()))
-    return vectors @ torch.diag(roots) @ vectors.T
+    root: Tensor = vectors @ torch.diag(roots) @ vectors.T
+    return root
 
 
 def cut_rows(rows: Tensor, rank: int) -> Tensor:
     """Return rows cut to their first principal components by a float32 SVD, as the published code does."""
     mean = rows.float().mean(0)
     u, s, vt = torch.linalg.svd(rows.float() - mean, full_matrices=False)
-    return (u[:, :rank] * s[:rank]) @ vt[:rank] + mean
+    cut: Tensor = (u[:, :rank] * s[:rank]) @ vt[:rank] + mean
+    return cut

@@ -42,7 +42,7 @@ class Line:
 
 
 def draw_ranks(panels: Mapping[str, Sequence[Line]], words: str = "rank") -> Figure:
-    """Draw lines over the rank, one panel a site, from 0 to 1.05.
+    """Draw lines over the rank, one panel a site, from 0 on.
 
     Args:
         panels: lines by the title of the panel.
@@ -58,7 +58,7 @@ def draw_ranks(panels: Mapping[str, Sequence[Line]], words: str = "rank") -> Fig
                     linewidth=1.2)
             ax.fill_between(line.x, line.low, line.high, color=line.colour, alpha=0.15, linewidth=0)
         ax.set_xscale("log", base=2)
-        ax.set_ylim(0, 1.05)
+        ax.set_ylim(bottom=0)
         ax.set_title(title, fontsize="medium", parse_math=False)
         ax.set_xlabel(words)
     handles = {h.get_label(): h for ax in axes for h in ax.get_legend_handles_labels()[0]}

@@ -26,6 +26,8 @@ CKA = ("cka@flatten", "cka")
 """CKA as in the paper, on flattened maps; on stitched positions where a record does not have it."""
 Curve = tuple[str, str, str]
 """Part, network and site."""
+_SHOWN = ("relative_accuracy", "agreement", "residual")
+"""Measures of stitching in the table."""
 _COLOURS = {"probe": "0.3", "dm.relative_accuracy": "#4477aa", "tlm.relative_accuracy": "#ee6677"}
 
 
@@ -56,8 +58,8 @@ class RankSensitivity(Experiment):
         return found
 
     def tabulate(self, record: Record) -> Mapping[str, pd.DataFrame]:
-        return {"Deletions that change the probe, and who notices": tabulate_noticing(record),
-                "Accuracies by rank, relative to the whole": tabulate_accuracies(record)}
+        return {"Deletions that change the probe and who notices": tabulate_noticing(record),
+                "Accuracies by rank relative to the whole": tabulate_accuracies(record)}
 
     def draw(self, record: Record) -> Mapping[str, Callable[[], Figure]]:
         return {"ranks": lambda: draw_ranks(list_panels(record))}
@@ -172,6 +174,8 @@ def tabulate_noticing(record: Record) -> pd.DataFrame:
 
     correlations, rows = record.read("correlations"), []
     for name in record.read("curves")["measure"].drop_duplicates():
+        if "." in name and name.partition(".")[2] not in _SHOWN:
+            continue
         of = correlations[correlations["measure"] == name]
         found = average_curves(collect_noticed(record, name))
         spearman = average_curves({key: float(rows_of["spearman"].mean())

@@ -57,7 +57,7 @@ class SeedSpecificity(GridExperiment):
         return found
 
     def tabulate(self, record: Record) -> Mapping[str, pd.DataFrame]:
-        return {"Tests of the measures, over networks": tabulate_tests(record)}
+        return {"Tests of the measures over networks": tabulate_tests(record)}
 
     def draw(self, record: Record) -> Mapping[str, Callable[[], Figure]]:
         return {}
@@ -81,10 +81,12 @@ def judge_specificity(grids: Grids, record: Record, measure: str) -> Outcome:
     held = found.is_above(0.5)
     outcomes = record.read("outcomes")
     of = outcomes[(outcomes["measure"] == measure) & (outcomes["test"] == SPECIFICITY)]
-    p = f"; p = {float(of['p'].iloc[0]):.2g} over orders of the layers" if len(of) else ""
+    known = len(of) > 0 and not math.isnan(float(of["p"].iloc[0]))
+    p = f"; p = {float(of['p'].iloc[0]):.2g} over orders of the layers" if known else ""
     return Outcome(f"{label}: the same layer of another seed is nearer than other layers.",
                    f"probability that it is {found.format(unit='pairs')}, chance 0.50{p}", held,
-                   explain_open(held, found))
+                   "no pair of networks has a value" if math.isnan(found.mean)
+                   else explain_open(held, found))
 
 
 def judge_separation(grids: Grids) -> Outcome:
