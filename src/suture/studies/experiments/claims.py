@@ -52,16 +52,19 @@ class NetworkMean:
         each: its values of each network, or pair of networks.
         networks: how many different networks they rest on.
         trials: number of layers or cells that a share of one network is over; 0 for what is no share.
+        limits: lowest and highest possible value, which the interval keeps to.
     """
 
     each: tuple[float, ...]
     networks: int
     trials: int = 0
+    limits: tuple[float, float] = (-math.inf, math.inf)
 
     @classmethod
-    def of(cls, values: Iterable[Any], networks: int | None = None, trials: int = 0) -> NetworkMean:
+    def of(cls, values: Iterable[Any], networks: int | None = None, trials: int = 0,
+           limits: tuple[float, float] = (-math.inf, math.inf)) -> NetworkMean:
         known = tuple(float(v) for v in values if not math.isnan(float(v)))
-        return cls(known, len(known) if networks is None else networks, trials)
+        return cls(known, len(known) if networks is None else networks, trials, limits)
 
     @property
     def mean(self) -> float:
@@ -80,7 +83,7 @@ class NetworkMean:
             left_out = (values.sum() - values) / (len(values) - 1)
             return bound(self.mean, left_out, self.trials)[:2]
         half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(self.each, ddof=1)) / math.sqrt(n)
-        return self.mean - half, self.mean + half
+        return max(self.mean - half, self.limits[0]), min(self.mean + half, self.limits[1])
 
     def is_above(self, limit: float) -> bool | None:
         """Return True or False if the whole interval lies above or below a limit, else None."""

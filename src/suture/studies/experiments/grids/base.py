@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from suture.numbers import get_measure
 from suture.studies.experiments.claims import MOST_MARKED, NetworkMean, Outcome
 from suture.studies.experiments.experiment import Experiment, Found, Part
@@ -84,10 +82,10 @@ def tabulate_means(grids: Grids, measures: Sequence[str]) -> pd.DataFrame:
               "late into early": grids.late_into_early}
     rows = []
     for name in measures:
-        row, least = {"measure": get_measure(name).label}, float(np.nanmin(grids.values(name), initial=0.0))
+        row = {"measure": get_measure(name).label}
         for words, where in places.items():
             found = grids.average(name, where)
-            low, high = max(found.interval[0], min(0.0, least)), found.interval[1]
+            low, high = found.interval
             row[words] = (f"{found.mean:.3f}" + ("" if low != low else f" [{low:.3f}, {high:.3f}]")
                           if where.any() else "–")
         row["marked cells"] = f"{grids.share_marked(name):.0%}"

@@ -16,7 +16,7 @@ from suture.studies.experiments.grids.base import (
     limit_by_marks,
     tabulate_means,
 )
-from suture.studies.experiments.grids.view import Grids
+from suture.studies.experiments.grids.view import Grids, find_range
 from suture.studies.experiments.record import Record
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TOLD_APART = 0.75
 """AUROC from which on a detector tells stitched from native representations: halfway from chance to all."""
+GOOD = 0.9
+"""AUROC on unseen images that a detector needs before it may say that representations are native."""
 WORKS = 0.8
 """Relative accuracy from which on a stitched network works (docs/distance.md)."""
 EDGE = 1.0
@@ -66,7 +68,7 @@ def average_working(grids: Grids, method: str, quantity: str) -> NetworkMean:
     works = grids.values(ACCURACY[method]) >= WORKS
     values = np.where(works & grids.off_diagonal, grids.values(f"{method}.{quantity}"), np.nan)
     means = [np.nanmean(v) if not np.isnan(v).all() else np.nan for v in values]
-    return NetworkMean.of(means, grids.networks)
+    return NetworkMean.of(means, grids.networks, limits=find_range(f"{method}.{quantity}"))
 
 
 def judge_detected(grids: Grids, method: str) -> Outcome:
@@ -76,13 +78,31 @@ def judge_detected(grids: Grids, method: str) -> Outcome:
     tlm = method == "tlm"
     above = every.is_above(TOLD_APART)
     held = above if tlm or above is None else not above
+    quality = measure_quality(grids)
+    if tlm and held is False and not quality >= GOOD:
+        held = None
     below = float((grids.values(f"{method}.auroc_energy")[:, grids.off_diagonal] < 1 - TOLD_APART).mean())
     claim = (f"By the paper's energy detector, representations of {_NAMES[method]} are "
              f"{'' if tlm else 'not '}out of distribution.")
     outcome = Outcome(claim, f"AUROC off the diagonal {every.format(unit='pairs')}; where the stitched "
                              f"network works {working.format(unit='pairs')}; 0.5 is chance, {TOLD_APART} the "
-                             "limit", held, explain_open(held, every) or _explain_below(below), headline=2)
+                             f"limit. Of unseen images the detectors tell {quality:.2f}", held,
+                      _explain(held, every, quality, below), headline=2)
     return limit_by_marks(grids, outcome, grids.off_diagonal) if tlm else outcome
+
+
+def measure_quality(grids: Grids) -> float:
+    """Return the mean AUROC of the detectors on images that they were not trained on; nan if unknown."""
+    table = grids.record.read("detectors")
+    return float(table["unseen"].mean()) if "unseen" in table else float("nan")
+
+
+def _explain(held: bool | None, every: NetworkMean, quality: float, below: float) -> str:
+    """Return why a detector decides nothing, or what a one-sided score cannot see."""
+    if held is None and every.is_above(TOLD_APART) is None:
+        return explain_open(held, every)
+    weak = f"the detectors, trained briefly, are weak (AUROC {quality:.2f} on unseen images, {GOOD} asked for)"
+    return "; ".join(filter(None, [weak if held is None else "", _explain_below(below)]))
 
 
 def _explain_below(share: float) -> str:
@@ -101,7 +121,7 @@ def judge_range(grids: Grids, method: str) -> Outcome:
                              for f, w in zip(far, works, strict=True)], grids.networks,
                             max(1, int(works.sum() / max(1, len(works)))))
     median = NetworkMean.of([float(np.nanmedian(d[w])) if w.any() else np.nan for d, w in zip(
-        grids.values(f"{method}.natural_distance"), works, strict=True)], grids.networks)
+        grids.values(f"{method}.natural_distance"), works, strict=True)], grids.networks, limits=(0, np.inf))
     tlm = method == "tlm"
     held = decide_for_each([(share > 0.5) == tlm for share in shares.each]) if grids.networks > 2 else None
     claim = (f"Where the stitched network works, representations of {_NAMES[method]} lie "
@@ -109,7 +129,8 @@ def judge_range(grids: Grids, method: str) -> Outcome:
     outcome = Outcome(claim, f"beyond it: {shares.format(unit='pairs')} of {int(works.sum())} working cells "
                              f"off the diagonal; median natural distance {median.format(1, 'pairs')}, 1 is "
                              "the edge", held, "" if held is not None else
-                      "networks differ, or there are fewer than three", headline=2)
+                      "networks differ, or there are fewer than three" if works.any() else
+                      "no stitched network works off the diagonal", headline=2)
     return limit_by_marks(grids, outcome, grids.off_diagonal) if tlm else outcome
 
 

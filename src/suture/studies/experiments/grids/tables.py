@@ -32,12 +32,13 @@ def collect_grids(study: Study) -> Found:
     - ``verdicts``: word of each cell by each method.
     - ``curves``: training loss of each cell by epoch.
     - ``energies``: shares of energies of native and stitched test examples in bins, over all cells.
+    - ``detectors``: AUROC of each target site's detector on auxiliary and on unseen images.
     - ``networks``: accuracies on the test data.
     """
     import pandas as pd
 
     makers = {"cells": _list_cells, "contests": _list_contests, "verdicts": _list_verdicts,
-              "curves": _list_curves, "energies": _list_energies}
+              "curves": _list_curves, "energies": _list_energies, "detectors": _list_detectors}
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in makers}
     accuracies = dict[str, float]()
     for pair, made in study.comparisons.items():
@@ -142,6 +143,15 @@ def _list_energies(made: Comparison) -> pd.DataFrame:
             rows += [{"target": target, "kind": kind, "low": edges[k], "high": edges[k + 1],
                       "share": counts[k] / max(1, counts.sum())} for k in range(BINS)]
     return pd.DataFrame(rows)
+
+
+def _list_detectors(made: Comparison) -> pd.DataFrame:
+    import pandas as pd
+
+    found = ((made.meta.get("ood") or {}).get("quality") or {}).get(_ENERGY) or []
+    return pd.DataFrame([{"target": target, **{kind: of.get(f"{kind}_one_sided") for kind in
+                                               ("auxiliary", "unseen")}}
+                         for target, of in zip(made.targets, found, strict=False)])
 
 
 def _read_scores(made: Comparison, j: int) -> Iterator[tuple[str, np.ndarray]]:

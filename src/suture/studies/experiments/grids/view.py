@@ -116,7 +116,8 @@ class Grids:
         values = self.values(measure)
         if unmarked:
             values = np.where(self.marked(measure), np.nan, values)
-        return NetworkMean.of([_mean(v[where]) for v in values], self.networks)
+        return NetworkMean.of([_mean(v[where]) for v in values], self.networks,
+                              limits=find_range(measure))
 
     def subtract(self, one: str, other: str, where: Bools) -> NetworkMean:
         """Return the mean difference of two measures at the cells `where`, over pairs."""
@@ -195,6 +196,14 @@ def sum_contests(found: Sequence[Contests]) -> Contests:
     """Return the sums over networks."""
     names = ("layers", "lost", "beyond", "marked")
     return Contests(*(sum(getattr(c, name) for c in found) for name in names))
+
+
+def find_range(measure: str) -> tuple[float, float]:
+    """Return the lowest and the highest possible value of a measure; relative accuracies have no highest."""
+    entry = get_measure(measure)
+    low, high = entry.span or (entry.low, entry.high)
+    bounded = measure.rpartition(".")[2].startswith(("auroc", "ap_", "fpr", "ood", "accuracy", "agreement"))
+    return low, (high if bounded else math.inf)
 
 
 def _mean(values: Floats) -> float:
