@@ -105,8 +105,9 @@ def _list_orders(given: StudyOptions, names: Sequence[str], folder: str) -> Stud
 def _take(data: Any, most: int | None) -> Batch:
     """Return the first examples of data as one batch."""
     batches = list(Batches(data, most=most))
-    return Batch(*(torch.cat([getattr(b, side) for b in batches]) for side in ("source", "target")),
-                 labels=torch.cat([b.labels for b in batches]))  # type: ignore[misc]
+    source, target, labels = (torch.cat([getattr(b, side) for b in batches])
+                              for side in ("source", "target", "labels"))
+    return Batch(source, target, labels)
 
 
 def _row(key: str, network: str, site: str, quantity: str, published: float, ours: float) -> dict[str, Any]:
@@ -132,11 +133,12 @@ def measure_cuts(networks: Mapping[str, nn.Module], sites: Sequence[str], given:
                  table: DeviationOptions) -> Iterator[dict[str, Any]]:
     """Yield accuracies of probes whose representations are cut batch by batch, and by all data."""
     for name, network in networks.items():
-        found = [probe(network, given.data, given.test, sites=list(sites), ranks=table.ranks,
-                       recipe=table.probe, basis=basis, batch_size=table.probe.batch_size,
-                       device=given.device).table.set_index(["site", "rank"])["accuracy"]
-                 for basis in ("batch", "data")]
-        for (site, rank), value in found[0].items():  # type: ignore[misc]
+        found: list[Any] = [
+            probe(network, given.data, given.test, sites=list(sites), ranks=table.ranks, recipe=table.probe,
+                  basis=basis, batch_size=table.probe.batch_size,
+                  device=given.device).table.set_index(["site", "rank"])["accuracy"]
+            for basis in ("batch", "data")]
+        for (site, rank), value in found[0].items():
             if rank in (table.ranks if not isinstance(table.ranks, str) else ()):
                 yield _row("cut", name, str(site), str(rank), float(value), float(found[1][site, rank]))
 

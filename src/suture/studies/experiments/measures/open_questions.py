@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,8 +13,8 @@ import numpy as np
 from suture._base import derive_seed, expect
 from suture.data import Batches, cut_batch
 from suture.numbers import Floats
-from suture.results import SIMILAR
-from suture.studies.experiments.claims import NetworkMean, Outcome
+from suture.results import SIMILAR, UNPROVEN
+from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_each
 from suture.studies.experiments.experiment import Found, Part
 from suture.studies.experiments.grids.base import ACCURACY, METHODS, GridExperiment, explain_open
 from suture.studies.experiments.grids.detection import WORKS
@@ -160,15 +161,15 @@ def judge_verdicts(record: Record) -> Outcome:
     """Judge that the verdicts of cells call no source similar that holds nothing but the class."""
     table = record.read("verdicts")
     of = table[(table["part"] == CONTROL)] if len(table) else table
-    by_network = [float((rows["word"] == SIMILAR).mean()) for _, rows in of.groupby("target_network")] if (
-        len(of)) else []
-    counts = of["word"].value_counts() if len(of) else {}
-    told = ", ".join(f"{n} {word}" for word, n in counts.items())
-    shares = NetworkMean.of(by_network)
-    held = None if len(by_network) < 3 else not any(by_network)
+    words = [list(rows["word"]) for _, rows in of.groupby("target_network")] if len(of) else []
+    counts = Counter(word for by_network in words for word in by_network)
+    told = ", ".join(f"{n} {word}" for word, n in counts.most_common())
+    shares = NetworkMean.of([by_network.count(SIMILAR) / len(by_network) for by_network in words])
+    held = decide_for_each([None if set(by_network) <= {UNPROVEN} else SIMILAR not in by_network
+                            for by_network in words])
     return Outcome("The verdicts of cells do not call a source similar that holds nothing but the class.",
                    f"{told or 'no verdicts'}; similar {shares.format()}", held,
-                   "" if held is not None else "there are fewer than three networks")
+                   "" if held is not None else "networks differ, are fewer than three, or nothing is proven")
 
 
 def tabulate_control(grids: Grids) -> pd.DataFrame:

@@ -82,7 +82,7 @@ def collect_noticed(record: Record, measure: str) -> dict[Curve, float]:
                      & detection["noticed"].notna()]
     ranks = {key: set(of["rank"]) for key, of in group_curves(record.read("probes"))}
     found = {}
-    for row in kept.itertuples():
+    for row in list_rows(kept):
         key: Curve = (read_part(row.part), str(row.network), str(row.site))
         lost = [r for r in ranks[key] if r <= float(row.probe_rank)]
         least = 0.0 if row.rank != row.rank else float(row.rank)
@@ -94,6 +94,11 @@ def group_curves(table: pd.DataFrame) -> Iterable[tuple[Curve, pd.DataFrame]]:
     """Yield the rows of each network and site of each part."""
     for key, of in table.groupby([table["part"].map(read_part), "network", "site"], sort=False):
         yield (str(key[0]), str(key[1]), str(key[2])), of
+
+
+def list_rows(table: pd.DataFrame) -> list[Any]:
+    """Return the rows of a table, whose columns are attributes."""
+    return list(table.itertuples())
 
 
 def read_part(given: Any) -> str:
@@ -131,17 +136,17 @@ def collect_relative(record: Record, measure: str) -> dict[tuple[Curve, int], fl
     if measure == "probe":
         return {(key, int(row.rank)): float(row.accuracy) / float(of["accuracy"][of["rank"] ==
                                                                     of["width"]].iloc[0])
-                for key, of in group_curves(record.read("probes")) for row in of.itertuples()}
+                for key, of in group_curves(record.read("probes")) for row in list_rows(of)}
     table = record.read("curves")
     kept = table[(table["measure"] == measure) & (table["mark"].isna() | (table["mark"] == ""))]
     return {(key, int(row.rank)): float(row.value) for key, of in group_curves(kept)
-            for row in of.itertuples()}
+            for row in list_rows(of)}
 
 
 def list_lost(record: Record) -> set[tuple[Curve, int]]:
     """Return the curves and ranks where the probe has changed (exact McNemar, Holm, 5 %)."""
     return {(key, int(row.rank)) for key, of in group_curves(record.read("probes"))
-            for row in of.itertuples() if float(row.p_holm) < 0.05 and row.change < 0}
+            for row in list_rows(of) if float(row.p_holm) < 0.05 and row.change < 0}
 
 
 def judge_kept_accuracy(record: Record) -> Outcome:

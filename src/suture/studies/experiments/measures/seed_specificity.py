@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -116,7 +116,7 @@ def tabulate_tests(record: Record) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _format_outcome(row: pd.Series) -> str:  # type: ignore[type-arg]
+def _format_outcome(row: Any) -> str:
     if row["effect"] != row["effect"]:
         return "–"
     known = "" if row["low"] != row["low"] else f" [{row['low']:.2f}, {row['high']:.2f}]"
