@@ -148,9 +148,12 @@ def test_what_has_not_converged_decides_nothing() -> None:
 def test_a_detector_tells_apart_from_three_quarters_on(value: float, tlm: bool, dm: bool) -> None:
     drawn = value + np.random.default_rng(0).random((3, 3, 3)) / 50
     works = np.ones((3, 3, 3))
-    grids = Grids(make_record({f"{m}.{q}": v for m in ("tlm", "dm") for q, v in
-                               (("auroc_energy", drawn), ("relative_accuracy", works))}))
-    assert (judge_detected(grids, "tlm").holds, judge_detected(grids, "dm").holds) == (tlm, dm)
+    record = make_record({f"{m}.{q}": v for m in ("tlm", "dm") for q, v in
+                          (("auroc_energy", drawn), ("relative_accuracy", works))})
+    for unseen, wanted in ((0.95, tlm), (0.7, tlm or None)):  # a weak detector does not say "native"
+        tables = {**record.tables, "detectors": pd.DataFrame({"unseen": [unseen]})}
+        grids = Grids(replace(record, tables=tables))
+        assert (judge_detected(grids, "tlm").holds, judge_detected(grids, "dm").holds) == (wanted, dm)
 
 
 def test_the_natural_range_is_asked_of_working_cells_off_the_diagonal() -> None:

@@ -124,14 +124,15 @@ def judge_side(grids: Grids, index: str) -> Outcome:
         f"rank correlation over cells with DM {dm.format(unit='pairs')}, with TLM "
         f"{tlm.format(unit='pairs')}; by {label} the corresponding layer is the most similar one for "
         f"{nearest.format(unit='pairs')} of the layers", held,
-        "; ".join(filter(None, [explain_open(held, gap), _explain_mixture(index, nearest)])), headline=3))
+        "; ".join(filter(None, [explain_open(held, gap), _explain_mixture(index, nearest)])),
+        headline=3))
 
 
 def _explain_mixture(index: str, nearest: NetworkMean) -> str:
     """Return why an index of the paper's alignment may miss corresponding layers."""
     mixed = index in ("pwcca@paper", "opd@paper") and nearest.mean < 1
-    return ("" if not mixed else "where shapes differ it is taken on pooled maps, else on positions, as in the "
-            "paper; the two kinds of cells cannot be compared")
+    return "" if not mixed else ("where shapes differ it is taken on pooled maps, else on positions, as in "
+                                 "the paper; the two kinds of cells cannot be compared")
 
 
 def correlate(grids: Grids, one: str, other: str) -> NetworkMean:

@@ -101,7 +101,8 @@ def _explain(held: bool | None, every: NetworkMean, quality: float, below: float
     """Return why a detector decides nothing, or what a one-sided score cannot see."""
     if held is None and every.is_above(TOLD_APART) is None:
         return explain_open(held, every)
-    weak = f"the detectors, trained briefly, are weak (AUROC {quality:.2f} on unseen images, {GOOD} asked for)"
+    weak = (f"the detectors are weak, as they were trained briefly (AUROC {quality:.2f} on unseen images, "
+            f"{GOOD} is asked for)")
     return "; ".join(filter(None, [weak if held is None else "", _explain_below(below)]))
 
 

@@ -52,17 +52,20 @@ class RankSensitivity(Experiment):
                               "settings": given.as_key()})
 
     def judge(self, record: Record) -> Sequence[Outcome]:
+        if record.read("curves").empty:
+            return []
         found = [judge_noticing(record, name) for name in ("dm.relative_accuracy", "dm.residual")]
         if has_measure(record, ACCURACY["tlm"]):
             found.append(judge_kept_accuracy(record))
         return found
 
     def tabulate(self, record: Record) -> Mapping[str, pd.DataFrame]:
-        return {"Deletions that change the probe and who notices": tabulate_noticing(record),
+        return {} if record.read("curves").empty else {
+            "Deletions that change the probe and who notices": tabulate_noticing(record),
                 "Accuracies by rank relative to the whole": tabulate_accuracies(record)}
 
     def draw(self, record: Record) -> Mapping[str, Callable[[], Figure]]:
-        return {"ranks": lambda: draw_ranks(list_panels(record))}
+        return {} if record.read("curves").empty else {"ranks": lambda: draw_ranks(list_panels(record))}
 
 
 def has_measure(record: Record, measure: str) -> bool:

@@ -44,12 +44,14 @@ class RankedProbes(Experiment):
         return Found({"probes": probes}, {"n_test": int(probes["n"].max()), "notes": list(notes)})
 
     def judge(self, record: Record) -> Sequence[Outcome]:
-        return [judge_depth(record), judge_components(record)]
+        return [] if record.read("probes").empty else [judge_depth(record), judge_components(record)]
 
     def tabulate(self, record: Record) -> Mapping[str, pd.DataFrame]:
-        return {"Probes by site": tabulate_sites(record)}
+        return {} if record.read("probes").empty else {"Probes by site": tabulate_sites(record)}
 
     def draw(self, record: Record) -> Mapping[str, Callable[[], Figure]]:
+        if record.read("probes").empty:
+            return {}
         return {"ranks": lambda: draw_ranks({"accuracy of the probes": _list_lines(record)})}
 
     def describe(self, record: Record) -> Sequence[str]:
