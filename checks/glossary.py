@@ -51,7 +51,7 @@ MODULES = {
     "training": "networks.training", "bodies": "networks.architectures", "detectors": "ood.table",
     "detection": "ood.detection", "shelf": "ood.detector_store", "cells": "results.verdicts",
     "verdict": "results.sanity", "tabular": "results.measured", "storage": "results.saving",
-    "report": "results.page", "plans": "compare.settings", "runs": "compare.run",
+    "plans": "compare.settings", "runs": "compare.run",
     "passes": "compare.moments", "assembly": "compare.result", "provenance": "compare.setup",
     "rehearsal": "compare.run", "demo": "cli.demo",
 }

@@ -37,7 +37,8 @@ def report(results: Any, path: FilePath, figures: bool = False) -> Path:
     expect(odd is None, wanted, show_value(odd), advice)
     studies = [one for one in given if isinstance(one, Study)]
     if not studies:
-        return write_report(given, path, ReportOptions(figures))
+        return write_report([one for one in given if isinstance(one, Comparison)], path,
+                            ReportOptions(figures))
     expect(len(given) == 1, wanted, f"{len(studies)} of {len(given)} results as studies",
            "write suture.report(study, path) for each")
     return write_study_page(studies[0], Path(path), StudyReportOptions(figures))
