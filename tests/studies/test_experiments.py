@@ -177,7 +177,7 @@ def test_an_experiment_without_tables_has_a_page(name: str) -> None:
     """What an experiment lacks, such as pairs that failed, is said to have no value."""
     record = Record(name, "tiny", {}, {"parts": {"": {"networks": [], "pairs": 0,
                                                       "failures": {"a into b": "<broken>"}}}})
-    outcomes = {name: tuple(EXPERIMENTS[name].judge(record))}
+    outcomes = {name: tuple(EXPERIMENTS[name].judge_claims(record))}
     assert all(o.holds is None for o in outcomes[name])
     page = render_page("tiny", {name: record}, outcomes, {})
     assert EXPERIMENTS[name].question in page
@@ -226,7 +226,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "paper"
                          ids=lambda place: place.name)
 def test_a_page_of_docs_is_made_from_its_records(place: Path) -> None:
     records = read_records(place)
-    outcomes = {name: tuple(EXPERIMENTS[name].judge(record)) for name, record in records.items()}
+    outcomes = {name: tuple(EXPERIMENTS[name].judge_claims(record)) for name, record in records.items()}
     figures = {name: list(EXPERIMENTS[name].draw(record)) for name, record in records.items()}
     assert render_page(place.name, records, outcomes, figures) == (place / "page.md").read_text()
     missing = [name for name, of in figures.items() for figure in of

@@ -63,7 +63,7 @@ def make_sensitivity(folder: Path, noticed: dict[str, Sequence[float]], tlm: Seq
     ((4, 4, 0), (0, 0, 0), None), ((None, None, None), (4, 4, 4), None)])
 def test_noticing(dm: Sequence[Any], cka: Sequence[Any], holds: bool | None, tmp_path: Path) -> None:
     record = make_sensitivity(tmp_path, {"dm.relative_accuracy": dm, "cka@flatten": cka})
-    outcome = EXPERIMENTS["E7"].judge(record)[0]
+    outcome = EXPERIMENTS["E7"].judge_claims(record)[0]
     assert outcome.holds is holds
     assert bool(outcome.why) == (holds is None)
 
@@ -76,7 +76,7 @@ def test_the_share_of_noticed_deletions_is_that_of_the_ranks_that_change_the_pro
 @pytest.mark.parametrize(("tlm", "holds"), [((1.0, 1.0, 0.99), True), ((1.0, 0.3, 0.1), False)])
 def test_kept_accuracy(tlm: Sequence[float], holds: bool, tmp_path: Path) -> None:
     record = make_sensitivity(tmp_path, {"dm.relative_accuracy": (4, 4, 4), "cka@flatten": (4, 4, 4)}, tlm)
-    assert EXPERIMENTS["E7"].judge(record)[-1].holds is holds
+    assert EXPERIMENTS["E7"].judge_claims(record)[-1].holds is holds
 
 
 def make_unequal_probes(early: float, late: float, changed: Sequence[str]) -> list[dict[str, Any]]:
@@ -93,7 +93,7 @@ def make_unequal_probes(early: float, late: float, changed: Sequence[str]) -> li
     (0.0, 0.0, ("early", "late"), (None, None))])
 def test_probes(early: float, late: float, changed: Sequence[str], holds: tuple[bool | None, bool | None],
                 tmp_path: Path) -> None:
-    depth, components = EXPERIMENTS["E9"].judge(
+    depth, components = EXPERIMENTS["E9"].judge_claims(
         make_record("E9", {"probes": make_unequal_probes(early, late, changed)}, tmp_path))
     assert (depth.holds, components.holds) == holds
 
@@ -121,7 +121,7 @@ def test_specificity(cka: np.ndarray, tlm: np.ndarray, mark: str, holds: tuple[b
     outcomes = [{"part": "", "measure": "cka@paper", "test": "specificity", "effect": 0.9, "low": math.nan,
                  "high": math.nan, "p": 0.01, "passed": True}]
     record = make_record("E8", {"cells": cells, "outcomes": outcomes}, tmp_path)
-    found = EXPERIMENTS["E8"].judge(record)
+    found = EXPERIMENTS["E8"].judge_claims(record)
     assert (found[0].holds, found[-1].holds) == holds
 
 
@@ -148,14 +148,14 @@ def make_open_record(folder: Path, short: Sequence[bool], tlm: float = 0.95, dm:
 @pytest.mark.parametrize(("short", "holds"), [((True,) * 3, True), ((False,) * 3, None),
                                               ((True, False, False), None)])
 def test_short_training(short: Sequence[bool], holds: bool | None, tmp_path: Path) -> None:
-    assert EXPERIMENTS["E11"].judge(make_open_record(tmp_path, short))[0].holds is holds
+    assert EXPERIMENTS["E11"].judge_claims(make_open_record(tmp_path, short))[0].holds is holds
 
 
 @pytest.mark.parametrize(("tlm", "dm", "word", "holds"), [
     (0.95, 0.5, "shares the labels only", [True, True, True]), (0.5, 0.95, "similar", [False, False, False])])
 def test_class_noise(tlm: float, dm: float, word: str, holds: list[bool], tmp_path: Path) -> None:
     record = make_open_record(tmp_path, (True,) * 3, tlm, dm, word)
-    assert [outcome.holds for outcome in EXPERIMENTS["E11"].judge(record)[-3:]] == holds
+    assert [outcome.holds for outcome in EXPERIMENTS["E11"].judge_claims(record)[-3:]] == holds
 
 
 def make_deviation_record(folder: Path) -> Record:
@@ -169,9 +169,9 @@ def make_deviation_record(folder: Path) -> Record:
 def test_every_deviation_tells_its_number_or_that_there_is_none(tmp_path: Path) -> None:
     record = make_deviation_record(tmp_path)
     for deviation in DEVIATIONS:
-        told = describe_change(record, deviation.key)
-        assert bool(told) != bool(deviation.change)
-        assert not deviation.key or "0.25" in told
+        heard = describe_change(record, deviation.key)
+        assert bool(heard) != bool(deviation.change)
+        assert not deviation.key or "0.25" in heard
     assert len(EXPERIMENTS["D"].tabulate(record)["Deviations"]) == len(DEVIATIONS)
 
 

@@ -161,7 +161,7 @@ def read_reproduction(place: Path, scale: str) -> Reproduction:
     records = read_records(place)
     if not records:
         raise SutureError(f"expected records of experiments in {str(place / RECORDS)!r}, found none; run one")
-    outcomes = {name: tuple(EXPERIMENTS[name].judge(record)) for name, record in records.items()}
+    outcomes = {name: tuple(EXPERIMENTS[name].judge_claims(record)) for name, record in records.items()}
     return Reproduction(scale, write_page(place / PAGE, scale, records, outcomes), records, outcomes)
 
 

@@ -67,7 +67,7 @@ class Experiment(ABC):
         """Run one part, or go on with it, and return what it has found."""
 
     @abstractmethod
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         """Return what the record says of each claim."""
 
     def tabulate(self, record: Record) -> Mapping[str, pd.DataFrame]:

@@ -35,7 +35,7 @@ class BetweenSeeds(GridExperiment):
     mapped = ("{}.relative_accuracy", "{}.natural_distance")
     own = False
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         grids = self.view(record)
         return [judge_correspondence(grids), judge_late_into_early(
             grids, "Between seeds too, task loss matching solves the task with late layers in the place of "
@@ -54,7 +54,7 @@ class Indices(BetweenSeeds):
     name, title = "E6", "CKA, PWCCA and OPD beside stitching"
     question = "Do structural indices side with direct matching or with task loss matching?"
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         grids = self.view(record)
         return [judge_side(grids, index) for index in INDICES if grids.has(index)]
 
@@ -84,7 +84,7 @@ class FunctionalStructural(GridExperiment):
     question = "Do the accuracy of direct matching and its residual say the same?"
     mapped = ("dm.relative_accuracy", "dm.residual_batches")
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         grids = self.view(record)
         found = correlate(grids, "dm.relative_accuracy", "dm.residual_batches")
         held = found.is_above(0.5)

@@ -19,7 +19,7 @@ class CrossTask(GridExperiment):
     mapped = ("{}.relative_accuracy", "{}.natural_distance")
     own = False
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         grids = self.view(record)
         every = np.ones_like(grids.off_diagonal)
         tlm, dm = (grids.average(ACCURACY[m], every) for m in ("tlm", "dm"))

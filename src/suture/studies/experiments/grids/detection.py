@@ -43,7 +43,7 @@ class OutOfDistribution(GridExperiment):
     question = "Would the target network ever meet the stitched representations?"
     mapped = ("{}.auroc_energy", "{}.natural_distance")
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         grids = self.view(record)
         found = []
         if grids.has("tlm.auroc_energy"):

@@ -18,7 +18,7 @@ class SelfStitching(GridExperiment):
     mapped = ("{}.relative_accuracy", "{}.natural_distance")
     own = True
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         grids = self.view(record)
         found = [judge_violations(grids, method) for method in ("tlm", "dm") if grids.has(ACCURACY[method])]
         if all(grids.has(name) for name in ACCURACY.values()):
@@ -34,7 +34,7 @@ class EqualSize(SelfStitching):
     name, title = "E4", "Self-stitching without resizing"
     question = "Is it the resizing between layers of unequal size?"
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         grids = self.view(record)
         return [*(judge_violations(grids, method) for method in ("tlm", "dm")),
                 judge_late_into_early(grids, "It is not the resizing: where all blocks have one size, task "

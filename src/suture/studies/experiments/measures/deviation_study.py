@@ -75,7 +75,7 @@ class DeviationStudy(Experiment):
         return Found({"deviations": pd.DataFrame(rows)},
                      {"networks": list(networks), "pairs": len(orders.pairs)})
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         return ()
 
     def tabulate(self, record: Record) -> Mapping[str, pd.DataFrame]:
@@ -209,13 +209,13 @@ def _tell_cut(of: pd.DataFrame) -> str:
 
 
 def _tell_pinv(of: pd.DataFrame) -> str:
-    told = []
+    heard = []
     for quantity, rows in of.groupby("quantity", sort=False):
         what, _, n = str(quantity).partition(", ")
         words = {"dropped": "directions dropped", "accuracy": "relative accuracy"}[what]
-        told.append(f"{words} with {n} images {_average(rows, 'published').mean:.3g}, here "
+        heard.append(f"{words} with {n} images {_average(rows, 'published').mean:.3g}, here "
                     f"{_average(rows, 'ours').mean:.3g}")
-    return "; ".join(told)
+    return "; ".join(heard)
 
 
 def _tell_residual(of: pd.DataFrame) -> str:

@@ -49,7 +49,7 @@ class OpenQuestions(GridExperiment):
     def run(self, part: Part) -> Found:
         return collect_grids(run_control(part)) if part.name == CONTROL else super().run(part)
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         parts = list_grid_parts(record)
         found = []
         if {"", "short"} <= parts.keys():
@@ -111,8 +111,8 @@ def judge_fewer(parts: Mapping[str, Grids], more: str, less: str, claim: str) ->
     both = [network for network in shares[more] if network in shares[less]]
     gap = NetworkMean.of([shares[more][n] - shares[less][n] for n in both])
     held = gap.is_above(0.0)
-    told = "; ".join(f"{WORDS[name]}: {_describe(parts[name])}" for name in (more, less))
-    return Outcome(claim, f"{told}; difference of the shares {gap.format()}", held, explain_open(held, gap))
+    heard = "; ".join(f"{WORDS[name]}: {_describe(parts[name])}" for name in (more, less))
+    return Outcome(claim, f"{heard}; difference of the shares {gap.format()}", held, explain_open(held, gap))
 
 
 def _list_lost(grids: Grids) -> dict[str, float]:
@@ -163,12 +163,12 @@ def judge_verdicts(record: Record) -> Outcome:
     of = table[(table["part"] == CONTROL)] if len(table) else table
     words = [list(rows["word"]) for _, rows in of.groupby("target_network")] if len(of) else []
     counts = Counter(word for by_network in words for word in by_network)
-    told = ", ".join(f"{n} {word}" for word, n in counts.most_common())
+    heard = ", ".join(f"{n} {word}" for word, n in counts.most_common())
     shares = NetworkMean.of([by_network.count(SIMILAR) / len(by_network) for by_network in words])
     held = decide_for_each([None if set(by_network) <= {UNPROVEN} else SIMILAR not in by_network
                             for by_network in words])
     return Outcome("The verdicts of cells do not call a source similar that holds nothing but the class.",
-                   f"{told or 'no verdicts'}; similar {shares.format()}", held,
+                   f"{heard or 'no verdicts'}; similar {shares.format()}", held,
                    "" if held is not None else "networks differ, are fewer than three, or nothing is proven")
 
 

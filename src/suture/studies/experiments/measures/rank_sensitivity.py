@@ -51,7 +51,7 @@ class RankSensitivity(Experiment):
                               "n_test": int(found.probes["n"].max()), "notes": list(found.notes),
                               "settings": given.as_key()})
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         if record.read("curves").empty:
             return []
         found = [judge_noticing(record, name) for name in ("dm.relative_accuracy", "dm.residual")]

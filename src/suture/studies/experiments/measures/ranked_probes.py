@@ -43,7 +43,7 @@ class RankedProbes(Experiment):
         notes = dict.fromkeys(note for found in made.values() for note in found.notes)
         return Found({"probes": probes}, {"n_test": int(probes["n"].max()), "notes": list(notes)})
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         return [] if record.read("probes").empty else [judge_depth(record), judge_components(record)]
 
     def tabulate(self, record: Record) -> Mapping[str, pd.DataFrame]:

@@ -48,7 +48,7 @@ class SeedSpecificity(GridExperiment):
         tested = validate(study, measures=names, controls=()).table
         return Found({**found.tables, "outcomes": tested}, found.about)
 
-    def judge(self, record: Record) -> Sequence[Outcome]:
+    def judge_claims(self, record: Record) -> Sequence[Outcome]:
         grids = self.view(record)
         names = [name for name in MEASURES if grids.has(name)]
         found = [judge_specificity(grids, record, name) for name in names if name != ACCURACY["tlm"]]
