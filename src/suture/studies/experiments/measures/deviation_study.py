@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Doc
 
+from suture import specs
 from suture._base import Count, expect, options
 from suture.data import Batch, Batches
 from suture.indices import of_matrices
@@ -60,6 +61,8 @@ class DeviationStudy(Experiment):
         import pandas as pd
 
         given, table = train_part(part), read_experiment(part, DeviationOptions)
+        data, test = specs.as_image_sets((given.data, given.test), part.spec.data.spec or "")
+        given = replace(given, data=data, test=test)
         networks = {name: member.open(given.data).network.eval()
                     for name, member in list_members(given.networks, {}).items()}
         expect(not (given.sites is None or callable(given.sites) or isinstance(given.sites, str)),
