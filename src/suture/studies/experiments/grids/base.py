@@ -55,8 +55,8 @@ class GridExperiment(Experiment):
         from suture.results import Heat, draw_matrix_grid
 
         rows = [form for form in self.mapped if any(grids.has(form.format(m)) for m in METHODS)]
-        heats = [[draw_heat(grids, form.format(m)) if grids.has(form.format(m)) else None for form in rows]
-                 for m in METHODS]
+        heats = [[draw_heat(grids, name) if (name := form.format(m)).startswith(m) and grids.has(name)
+                  else None for form in rows] for m in METHODS]
         kept = [(word, row) for word, row in zip(METHODS.values(), heats, strict=True) if any(row)]
         columns = [get_measure(form.format("dm")).label.removeprefix("DM ") for form in rows]
         found: list[list[Heat | None]] = [list(row) for _, row in kept]

@@ -30,6 +30,8 @@ GOOD = 0.9
 WORKS = 0.8
 """Relative accuracy from which on a stitched network works (docs/distance.md)."""
 EDGE = 1.0
+_WIDE = 5.0
+"""Inches from which on a legend has one line."""
 _NAMES = {"tlm": "task loss matching", "dm": "direct matching"}
 _COLOURS = {"native": "0.75", "auxiliary": "#ccbb44", "dm": "#4477aa", "tlm": "#ee6677"}
 _WORDS = {"native": "native", "auxiliary": "auxiliary images", "dm": "stitched by DM",
@@ -167,5 +169,6 @@ def draw_energies(record: Record) -> Figure:
         ax.set_title(target, fontsize="medium", parse_math=False)
         ax.set_yticks([])
         ax.set_xlabel("minus energy")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center",
+                  ncols=4 if figure.get_figwidth() > _WIDE else 2, frameon=False)
     return figure
