@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from suture.numbers import get_measure
 from suture.studies.experiments.claims import MOST_MARKED, NetworkMean, Outcome
 from suture.studies.experiments.experiment import Experiment, Found, Part
-from suture.studies.experiments.grids.tables import collect_grids
+from suture.studies.experiments.grids.tables import CELLS, collect_grids
 from suture.studies.experiments.grids.view import Grids
 from suture.studies.experiments.record import Record
 from suture.studies.spec.commands import run_file
@@ -28,13 +28,15 @@ class GridExperiment(Experiment):
     Attributes:
         mapped: measures of its maps, one row of maps each; ``{}`` stands for the method.
         own: True for networks with themselves, False for different ones, None for both.
+        kept: tables of its record.
     """
 
+    kept: ClassVar[Sequence[str]] = CELLS
     mapped: ClassVar[Sequence[str]] = ("{}.relative_accuracy",)
     own: ClassVar[bool | None] = None
 
     def run(self, part: Part) -> Found:
-        return collect_grids(run_file(part.spec, part.progress, part.on_result))
+        return collect_grids(run_file(part.spec, part.progress, part.on_result), self.kept)
 
     def view(self, record: Record, part: str | None = None) -> Grids:
         """Return the grids that the claims are about."""

@@ -16,6 +16,7 @@ from suture.studies.experiments.grids.base import (
     limit_by_marks,
     tabulate_means,
 )
+from suture.studies.experiments.grids.tables import CELLS
 from suture.studies.experiments.grids.view import Grids, find_range
 from suture.studies.experiments.record import Record
 
@@ -43,6 +44,7 @@ class OutOfDistribution(GridExperiment):
 
     name, title = "E3", "Out-of-distribution representations"
     question = "Would the target network ever meet the stitched representations?"
+    kept = (*CELLS, "verdicts", "energies", "detectors")
     mapped = ("{}.auroc_energy", "{}.natural_distance")
 
     def judge_claims(self, record: Record) -> Sequence[Outcome]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,23 +24,30 @@ BINS = 40
 _ENERGY = "energy"
 
 
-def collect_grids(study: Study) -> Found:
-    """Collect the tables of all comparisons of a study, each with the names of its two networks.
+CELLS = ("cells", "contests", "networks")
+"""Tables that an experiment of grids keeps at least."""
+
+
+def collect_grids(study: Study, kept: Collection[str] = CELLS) -> Found:
+    """Collect tables of all comparisons of a study, each with the names of its two networks.
 
     - ``cells``: value, interval, n, reason and mark of each measure and cell, one row each.
     - ``contests``: of each target layer with the most similar other source layer (`tabulate_contests`).
     - ``verdicts``: word of each cell by each method.
-    - ``curves``: training loss of each cell by epoch.
     - ``energies``: shares of energies of native and stitched test examples in bins, over all cells.
     - ``detectors``: AUROC of each target site's detector on auxiliary and on unseen images.
     - ``networks``: accuracies on the test data.
+
+    Args:
+        kept: names of the tables.
     """
     import pandas as pd
 
     makers = {"cells": _list_cells, "contests": _list_contests, "verdicts": _list_verdicts,
-              "curves": _list_curves, "energies": _list_energies, "detectors": _list_detectors}
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in makers}
+              "energies": _list_energies, "detectors": _list_detectors}
     accuracies = dict[str, float]()
+    makers = {name: make for name, make in makers.items() if name in kept}
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in makers}
     for pair, made in study.comparisons.items():
         names = {"source_network": pair[0], "target_network": pair[1]}
         for name, make in makers.items():
@@ -106,20 +113,6 @@ def _list_verdicts(made: Comparison) -> pd.DataFrame:
             "source", var_name="target", value_name="word")
         found.append(long.assign(method=method))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
-
-
-def _list_curves(made: Comparison) -> pd.DataFrame:
-    import pandas as pd
-
-    loss = made.arrays.get("tlm.loss")
-    if loss is None:
-        return pd.DataFrame()
-    values = np.asarray(loss, dtype=float)
-    values = values.reshape(len(made.sources), len(made.targets), -1)
-    rows = [{"source": source, "target": target, "epoch": k + 1, "loss": values[i, j, k]}
-            for i, source in enumerate(made.sources) for j, target in enumerate(made.targets)
-            for k in range(values.shape[2]) if not np.isnan(values[i, j, k])]
-    return pd.DataFrame(rows)
 
 
 def _list_energies(made: Comparison) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_e
 from suture.studies.experiments.experiment import Found, Part
 from suture.studies.experiments.grids.base import ACCURACY, METHODS, GridExperiment, explain_open
 from suture.studies.experiments.grids.detection import WORKS
-from suture.studies.experiments.grids.tables import collect_grids
+from suture.studies.experiments.grids.tables import CELLS, collect_grids
 from suture.studies.experiments.grids.view import Contests, Grids, sum_contests
 from suture.studies.experiments.measures.trained_part import train_part
 from suture.studies.experiments.record import Record
@@ -41,13 +41,14 @@ _NOISE, _EXAMPLES = "class noise", 8
 class OpenQuestions(GridExperiment):
     """Own layers by the length, the start and the seeds of task loss matching, and class noise."""
 
+    kept = (*CELLS, "verdicts")
     name, title = "E11", "What the paper leaves open"
     question = ("Does \"another layer is more similar than the layer itself\" depend on the training of the "
                 "stitching layer, and is a source similar that holds nothing but the class?")
     own = True
 
     def run(self, part: Part) -> Found:
-        return collect_grids(run_control(part)) if part.name == CONTROL else super().run(part)
+        return collect_grids(run_control(part), self.kept) if part.name == CONTROL else super().run(part)
 
     def judge_claims(self, record: Record) -> Sequence[Outcome]:
         parts = list_grid_parts(record)
