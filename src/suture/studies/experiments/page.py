@@ -57,10 +57,9 @@ def _open(scale: str, records: Mapping[str, Record]) -> Iterator[str]:
            "agree; else it cannot be decided. TLM cells whose training has not converged decide nothing: "
            "where they are most, the claim is open.")
     yield ""
-    total = sum(record.about.get("seconds", 0.0) for record in records.values())
     machines = list_words(list(dict.fromkeys(str(r.about.get("machine", "?")) for r in records.values())))
     yield (f"Made by `suture reproduce {' '.join(records)} --scale {scale}` from its records alone. Machine: "
-           f"{machines}; {total / 60:.0f} minutes by the clock, trainings included.")
+           f"{machines}.")
     yield ""
 
 

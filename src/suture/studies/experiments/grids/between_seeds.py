@@ -146,7 +146,7 @@ def correlate(grids: Grids, one: str, other: str) -> NetworkMean:
         constant = known.sum() < 3 or len(set(a[known])) < 2 or len(set(b[known])) < 2
         found.append(float("nan") if constant else
                      signs[0] * signs[1] * float(stats.spearmanr(a[known], b[known]).statistic))
-    return NetworkMean.of(found, grids.networks)
+    return NetworkMean.of(found, grids.networks, limits=(-1.0, 1.0))
 
 
 def tabulate_nearest(grids: Grids, measures: Sequence[str]) -> pd.DataFrame:

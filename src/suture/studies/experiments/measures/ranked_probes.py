@@ -89,7 +89,7 @@ def judge_depth(record: Record) -> Outcome:
     found = read_accuracies(record)
     gain = NetworkMean.of([of[-1] - of[0] for of in found.values()])
     order = NetworkMean.of([float(stats.spearmanr(range(len(of)), of).statistic) if len(set(of)) > 1
-                            else math.nan for of in found.values()])
+                            else math.nan for of in found.values()], limits=(-1.0, 1.0))
     held = gain.is_above(0.0)
     return Outcome("Linear probes read more off later layers.",
                    f"accuracy of the last less that of the first site {gain.format(3)}; rank correlation "
@@ -99,7 +99,7 @@ def judge_depth(record: Record) -> Outcome:
 def judge_components(record: Record) -> Outcome:
     """Judge that early layers need a larger share of their principal components than late ones."""
     found = [list(of.values()) for of in read_needed(record).values()]
-    first, last = (NetworkMean.of([of[k] for of in found]) for k in (0, -1))
+    first, last = (NetworkMean.of([of[k] for of in found], limits=(0.0, 1.0)) for k in (0, -1))
     gap = NetworkMean.of([of[0] - of[-1] for of in found])
     held = gap.is_above(0.0)
     return Outcome("Early layers need most of their principal components, and late ones few.",
@@ -120,7 +120,8 @@ def tabulate_sites(record: Record) -> pd.DataFrame:
                      "accuracy": NetworkMean.of(of["accuracy"]).format(3),
                      "accuracy on the fitting data": f"{of['train_accuracy'].mean():.3f}",
                      "share of components needed": NetworkMean.of(
-                         [by_site[site] for by_site in needed.values() if site in by_site]).format()})
+                         [by_site[site] for by_site in needed.values() if site in by_site],
+                         limits=(0.0, 1.0)).format()})
     return pd.DataFrame(rows)
 
 

@@ -19,7 +19,7 @@ from suture.studies.experiments.grids.base import (
     limit_by_marks,
 )
 from suture.studies.experiments.grids.tables import collect_grids
-from suture.studies.experiments.grids.view import Grids
+from suture.studies.experiments.grids.view import LEVEL, Grids
 from suture.studies.experiments.record import Record
 from suture.studies.measure_tests.battery.layer_tests import BY_TARGET
 from suture.studies.measure_tests.battery.specificity import GAPS, SPECIFICITY
@@ -76,23 +76,27 @@ def list_separations(grids: Grids, measure: str) -> list[float]:
 
 def judge_specificity(grids: Grids, record: Record, measure: str) -> Outcome:
     """Judge that the same layer of another seed is nearer than other layers."""
-    found = NetworkMean.of(list_separations(grids, measure), grids.networks)
+    found = NetworkMean.of(list_separations(grids, measure), grids.networks, limits=(0.0, 1.0))
     label = get_measure(measure).label
     held = found.is_above(0.5)
     outcomes = record.read("outcomes")
     of = outcomes[(outcomes["measure"] == measure) & (outcomes["test"] == SPECIFICITY)]
     known = len(of) > 0 and not math.isnan(float(of["p"].iloc[0]))
-    p = f"; p = {float(of['p'].iloc[0]):.2g} over orders of the layers" if known else ""
+    chance = float(of["p"].iloc[0]) if known else math.nan
+    p = f"; p = {chance:.2g} over orders of the layers" if known else ""
+    doubtful = held is True and chance > LEVEL
     return Outcome(f"{label}: the same layer of another seed is nearer than other layers.",
-                   f"probability that it is {found.format(unit='pairs')}, chance 0.50{p}", held,
-                   "no pair of networks has a value" if math.isnan(found.mean)
-                   else explain_open(held, found))
+                   f"probability that it is {found.format(unit='pairs')}, chance 0.50{p}",
+                   None if doubtful else held,
+                   "no pair of networks has a value" if math.isnan(found.mean) else
+                   "orders of the layers drawn at random do as well too often" if doubtful else
+                   explain_open(held, found))
 
 
 def judge_separation(grids: Grids) -> Outcome:
     """Judge that task loss matching tells corresponding layers from others worse than direct matching."""
     by_method = {m: list_separations(grids, ACCURACY[m]) for m in ("tlm", "dm")}
-    tlm, dm = (NetworkMean.of(of, grids.networks) for of in by_method.values())
+    tlm, dm = (NetworkMean.of(of, grids.networks, limits=(0.0, 1.0)) for of in by_method.values())
     gap = NetworkMean.of([a - b for a, b in zip(by_method["dm"], by_method["tlm"], strict=True)],
                          grids.networks)
     held = gap.is_above(0.0)
