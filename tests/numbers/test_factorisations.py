@@ -196,7 +196,8 @@ def test_only_one_file_calls_factorisations():
     words = re.compile("|".join(["linalg", *FORBIDDEN]))
     for path in root.rglob("*.py"):
         text = path.read_text()
-        if path.name == "factorisations.py" or not words.search(text):
+        # The published code's own factorisations are copied, faults included, to measure what they change.
+        if path.name in ("factorisations.py", "published_code.py") or not words.search(text):
             continue
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Attribute):

@@ -196,6 +196,7 @@ def test_sizes_follow_the_settings() -> None:
 
 
 def test_limits_colours_and_titles_are_those_asked_for() -> None:
+    before = plt.get_fignums()
     ax = made(4).plot("cka", Figure().add_subplot(), vmin=0.2, vmax=0.6, cmap="cividis", title="$a_b",
                       colorbar=False)
     assert ax.images[0].get_clim() == (0.2, 0.6)
@@ -207,7 +208,7 @@ def test_limits_colours_and_titles_are_those_asked_for() -> None:
     for low, high in ((1.0, 1.0), (2.0, None), (float("nan"), 1.0)):
         with pytest.raises(suture.SutureError, match="vmin"):
             made(4).plot("cka", Figure().add_subplot(), vmin=low, vmax=high)
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == before
 
 
 def test_a_style_is_set_within_its_block_only() -> None:
