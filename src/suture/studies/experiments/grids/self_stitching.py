@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from suture.studies.experiments.claims import Outcome, decide_for_each
 from suture.studies.experiments.grids.base import ACCURACY, GridExperiment, judge_late_into_early
@@ -42,6 +43,16 @@ class EqualSize(SelfStitching):
                                              "of early ones, and direct matching does not.")]
 
 
+_STARTS = {"random": "at random", "dm": "from direct matching", "identity": "from the identity"}
+
+
+def _describe_start(record: Record) -> str:
+    """Describe where the stitching layers start."""
+    first: Mapping[str, Any] = next(iter((record.about.get("parts") or {}).values()), {})
+    start = ((first.get("settings") or {}).get("tlm") or {}).get("init", "")
+    return f"; layers start {_STARTS[start]}" if start in _STARTS else ""
+
+
 def judge_violations(grids: Grids, method: str) -> Outcome:
     """Judge how often another layer is more similar to a layer than the layer itself."""
     found = grids.judge_contests(ACCURACY[method])
@@ -53,6 +64,7 @@ def judge_violations(grids: Grids, method: str) -> Outcome:
                 f"beyond test-set noise for {total.beyond} (in {sum(v is True for v in each)} of {n} "
                 f"networks){marked}")
     if method == "tlm":
+        measured += _describe_start(grids.record)
         why = {True: "", False: "once trained, own layers reach what others reach; what is left lies within "
                                 "test-set noise",
                None: "networks differ, or own layers have not converged: half-trained grids show it for the "
