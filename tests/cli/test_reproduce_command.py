@@ -35,6 +35,9 @@ def test_a_page_is_made_from_records(command: Command, tmp_path: Path) -> None:
     assert "E5, " in out
     assert {path.suffix for path in (made / "figures").iterdir()} == {".png", ".pdf"}
     assert {path.suffix for path in (made / "tables").iterdir()} == {".csv", ".tex"}
+    table = (made / "tables" / "E5-means-over-cells.tex").read_text()
+    assert "TLM relative accuracy" in table
+    assert r"\%" in table
 
 
 def test_a_plan_trains_nothing(command: Command, tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ if TYPE_CHECKING:
     from suture.results.drawing.grids import draw_matrix_grid as draw_matrix_grid
     from suture.results.drawing.grids import fit_height as fit_height
     from suture.results.drawing.grids import make_figure as make_figure
+    from suture.results.drawing.histograms import SCORE_LINES as SCORE_LINES
+    from suture.results.drawing.histograms import choose_bins as choose_bins
+    from suture.results.drawing.histograms import collect_scores as collect_scores
+    from suture.results.drawing.histograms import compute_densities as compute_densities
     from suture.results.drawing.latex import write_frame as write_frame
     from suture.results.drawing.latex import write_matrix as write_matrix
     from suture.results.drawing.lines import COLOURS as COLOURS
@@ -85,6 +89,7 @@ _DRAWING = {
     "drawing.files": ("render_png", "save_drawn"),
     "drawing.fitting": ("CellFitting", "CellText", "WordsFitting"),
     "drawing.grids": ("draw_matrix_grid", "fit_height", "make_figure"),
+    "drawing.histograms": ("SCORE_LINES", "choose_bins", "collect_scores", "compute_densities"),
     "drawing.latex": ("write_frame", "write_matrix"),
     "drawing.lines": ("COLOURS", "SIGNS", "strip_spines", "write_legend"),
     "drawing.maps": ("Heat", "draw_matrix"),

@@ -24,10 +24,11 @@ BINS = 48
 _MOST_COLUMNS = 4
 _PANEL = 11.5
 """Least width of a panel, in the size of the legend's letters."""
-_LINES: Mapping[str, dict[str, Any]] = {
+SCORE_LINES: Mapping[str, dict[str, Any]] = {
     "native": {"color": "0.75"}, "auxiliary": {"color": COLOURS[3], "linestyle": "--"},
     "unseen": {"color": COLOURS[5], "linestyle": ":"}, "dm": {"color": COLOURS[0]},
     "tlm": {"color": COLOURS[1]}}
+"""How the scores of each kind look; dashes distinguish them in grey."""
 
 
 def list_scored_detectors(measured: Measured) -> list[str]:
@@ -119,7 +120,7 @@ def _draw_panels(measured: Measured, detector: str, sites: Sequence[str], width:
         WordsFitting(ax, ax.title, make_printable(site), resolve_points("axes.titlesize"))
     lines = 1
     if handles:
-        kinds = [kind for kind in _LINES if kind in handles]
+        kinds = [kind for kind in SCORE_LINES if kind in handles]
         words = [METHOD_NAMES.get(kind, kind) for kind in kinds]
         ncols = count_columns(words, 0.95 * 72 * made.get_figwidth(), size)
         lines += -(-len(kinds) // ncols)
@@ -143,7 +144,7 @@ def _draw_panel(ax: Axes, found: Mapping[str, Floats]) -> dict[str, Any]:
     heights = compute_densities(found, bins)
     for kind, height in heights.items():
         handles[kind] = ax.stairs(height, bins, fill=kind == "native", linewidth=1.0, gid=kind,
-                                  **_LINES[kind])
+                                  **SCORE_LINES[kind])
     if heights:
         # High peaks, such as those of the end bins, would hide the native scores.
         native = heights.get("native", np.zeros(1)).max() or np.inf

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +33,6 @@ from suture.studies.spec.commands import plan_file
 from suture.studies.spec.study_file import StudyFile
 
 RECORDS = "records"
-SECONDS = "seconds"
 
 
 @options
@@ -140,16 +138,11 @@ def run_reproduction(given: ReproduceOptions, progress: Progress | None = None, 
 
 def run_experiment(experiment: Experiment, parts: Mapping[str, Part], given: ReproduceOptions) -> Record:
     """Run the parts of an experiment, and write its record."""
-    began, place = time.perf_counter(), given.place / RECORDS / experiment.name
     found = {name: experiment.run(part) for name, part in parts.items()}
-    spent = time.perf_counter() - began
-    before = Record.load(place).about.get(SECONDS, 0.0) if (place / "about.json").exists() else 0.0
     about = {"parts": {name: dict(of.about) for name, of in found.items()},
-             "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-             # A call that finds all done takes seconds, and is not what the experiment took.
-             SECONDS: round(max(spent, before), 1)}
+             "machine": f"{platform.machine()}, {os.cpu_count()} cores"}
     return Record(experiment.name, given.scale, join_tables({n: of.tables for n, of in found.items()}),
-                  about).save(place)
+                  about).save(given.place / RECORDS / experiment.name)
 
 
 def read_reproduction(place: Path, scale: str) -> Reproduction:
@@ -168,7 +161,7 @@ def read_reproduction(place: Path, scale: str) -> Reproduction:
 def read_records(place: Path) -> dict[str, Record]:
     """Read the records of a scale, in the order of the experiments."""
     return {name: Record.load(place / RECORDS / name) for name in EXPERIMENTS
-            if (place / RECORDS / name / "about.json").exists()}
+            if Record.exists(place / RECORDS / name)}
 
 
 @dataclass(frozen=True)

@@ -81,5 +81,3 @@ class Experiment(ABC):
     def describe(self, record: Record) -> Sequence[str]:
         """Return sentences for the reader between the claims and the tables."""
         return ()
-
-

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from suture._base import escape_controls, replace_file
 from suture.studies.experiments.claims import Outcome, list_words
 from suture.studies.experiments.record import Record
 from suture.studies.experiments.registry import EXPERIMENTS
+from suture.studies.experiments.scale_files import SCALES
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +25,6 @@ _HEADLINES = {
     3: "Structural indices and DM agree on corresponding layers, and TLM does not"}
 _SIZES = {"two-column": "", "column": "-column"}
 """Sizes of each figure, and what its file's name ends with."""
-_ABOUT = {"tiny": "scikit-learn's digits", "small": "CIFAR-10", "paper": "the paper's data"}
 
 
 def write_page(path: Path, scale: str, records: Mapping[str, Record],
@@ -49,7 +50,7 @@ def render_page(scale: str, records: Mapping[str, Record], outcomes: Mapping[str
 
 
 def _open(scale: str, records: Mapping[str, Record]) -> Iterator[str]:
-    yield f"# The paper's claims at scale {scale}: {_ABOUT.get(scale, scale)}"
+    yield f"# The paper's claims at scale {scale}: {SCALES[scale]}"
     yield ""
     yield ('Claims of Balogh and Jelasity, "How not to Stitch Representations to Measure Similarity" '
            "(AAAI 2025), in our words, and what our numbers say. A claim holds or does not hold where the "
@@ -96,7 +97,12 @@ def _tell(outcome: Outcome) -> str:
 
 
 def _write_row(*cells: str) -> str:
-    return "| " + " | ".join(escape_controls(cell).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(_escape(cell).replace("|", "\\|") for cell in cells) + " |"
+
+
+def _escape(text: object) -> str:
+    """Escape a text from outside: Markdown passes HTML on."""
+    return escape(escape_controls(str(text)), quote=False)
 
 
 def _describe(name: str, record: Record, figures: Sequence[str]) -> Iterator[str]:
@@ -107,7 +113,7 @@ def _describe(name: str, record: Record, figures: Sequence[str]) -> Iterator[str
     yield ""
     yield from _tell_how(record)
     for sentence in experiment.describe(record):
-        yield escape_controls(sentence)
+        yield _escape(sentence)
         yield ""
     for figure in figures:
         yield f"![{name}, {figure}]({FIGURES}/{name}-{figure}.png)"
@@ -134,13 +140,13 @@ def _tell_how(record: Record) -> Iterator[str]:
         yield (f"{part + ': ' if part else ''}{', '.join(filter(None, facts))}.")
         yield ""
         for pair, why in (about.get("failures") or {}).items():
-            yield f"Failed: {pair}: {escape_controls(str(why))}"
+            yield f"Failed: {_escape(pair)}: {_escape(why)}"
             yield ""
     networks = record.read("networks")
     if not networks.empty:
         shown = networks.drop_duplicates("network")
         yield "Test accuracies: " + ", ".join(
-            f"{name} {accuracy:.3f}" for name, accuracy in
+            f"{_escape(name)} {accuracy:.3f}" for name, accuracy in
             zip(shown["network"], shown["accuracy"], strict=True)) + "."
         yield ""
 
@@ -167,21 +173,12 @@ def _save_figures(folder: Path, record: Record) -> list[str]:
 
 
 def _save_tables(folder: Path, name: str, record: Record) -> None:
+    from suture.results import write_frame
+
     for title, table in EXPERIMENTS[name].tabulate(record).items():
         stem = folder / _name_table(name, title)
         replace_file(stem.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n").encode())
-        replace_file(stem.with_suffix(".tex"), format_latex(table).encode())
+        if not table.empty:
+            replace_file(stem.with_suffix(".tex"),
+                         write_frame(table.set_index(table.columns[0]), 3, "", "").encode())
 
-
-def format_latex(table: pd.DataFrame) -> str:
-    """Format a table as LaTeX with booktabs' rules."""
-    signs: dict[str, Any] = {sign: rf"\{sign}" for sign in "&%_#${}"} | {
-        "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-
-    def write(cell: object) -> str:
-        return "".join(signs.get(sign, sign) for sign in str(cell))
-
-    lines = [" & ".join(map(write, row)) + r" \\" for row in table.itertuples(index=False)]
-    head = " & ".join(map(write, table.columns)) + r" \\"
-    return "\n".join([rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}", r"\toprule", head, r"\midrule",
-                      *lines, r"\bottomrule", r"\end{tabular}", ""])

@@ -25,7 +25,7 @@ class Record:
     Attributes:
         experiment, scale: such as "E1" and "tiny".
         tables: by name.
-        about: numbers of examples, settings, versions, machine, seconds and failures, as JSON.
+        about: numbers of examples, settings, versions, machine and failures, as JSON.
     """
 
     experiment: str
@@ -64,6 +64,11 @@ class Record:
         except (ValueError, KeyError, OSError) as error:
             raise SutureError(f"the record in {str(folder)!r} is damaged: {describe_error(error)}; run the "
                               "experiment again") from error
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Return True if a folder holds a record."""
+        return (folder / ABOUT).exists()
 
     def read(self, name: str) -> pd.DataFrame:
         """Return a table; one that the experiment does not have is empty."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from suture.numbers import get_measure
+from suture.numbers import Bools, get_measure
 from suture.studies.experiments.claims import MOST_MARKED, NetworkMean, Outcome
 from suture.studies.experiments.experiment import Experiment, Found, Part
 from suture.studies.experiments.grids.tables import CELLS, collect_grids
@@ -16,6 +16,8 @@ from suture.studies.spec.commands import run_file
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+
+    from suture.results import Heat
 
 ACCURACY = {"tlm": "tlm.relative_accuracy", "dm": "dm.relative_accuracy"}
 METHODS = {"tlm": "TLM", "dm": "DM"}
@@ -54,7 +56,7 @@ class GridExperiment(Experiment):
         return [name for form in self.mapped for m in METHODS if grids.has(name := form.format(m))]
 
     def _draw_maps(self, grids: Grids) -> Figure:
-        from suture.results import Heat, draw_matrix_grid
+        from suture.results import draw_matrix_grid
 
         rows = [form for form in self.mapped if any(grids.has(form.format(m)) for m in METHODS)]
         heats = [[draw_heat(grids, name) if (name := form.format(m)).startswith(m) and grids.has(name)
@@ -66,7 +68,7 @@ class GridExperiment(Experiment):
                                 columns=[name[:1].upper() + name[1:] for name in columns])
 
 
-def draw_heat(grids: Grids, measure: str):  # type: ignore[no-untyped-def]
+def draw_heat(grids: Grids, measure: str) -> Heat:
     """Return the mean of a measure over pairs as a heat map; a star is on cells marked in most of them."""
     from suture.results import Heat
 
@@ -105,9 +107,9 @@ def judge_late_into_early(grids: Grids, claim: str, headline: int = 0) -> Outcom
     return limit_by_marks(grids, Outcome(claim, measured, gap.is_above(0.0), "", headline), where)
 
 
-def limit_by_marks(grids: Grids, outcome: Outcome, where: object = None) -> Outcome:
+def limit_by_marks(grids: Grids, outcome: Outcome, where: Bools | None = None) -> Outcome:
     """Return an outcome on task loss matching, undecided if most of its cells have not converged."""
-    share = grids.share_marked(ACCURACY["tlm"], where)  # type: ignore[arg-type]
+    share = grids.share_marked(ACCURACY["tlm"], where)
     if share <= MOST_MARKED:
         return outcome
     return Outcome(outcome.claim, outcome.measured, None,

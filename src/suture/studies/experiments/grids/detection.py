@@ -34,7 +34,6 @@ EDGE = 1.0
 _WIDE = 5.0
 """Inches from which on a legend has one line."""
 _NAMES = {"tlm": "task loss matching", "dm": "direct matching"}
-_COLOURS = {"native": "0.75", "auxiliary": "#ccbb44", "dm": "#4477aa", "tlm": "#ee6677"}
 _WORDS = {"native": "native", "auxiliary": "auxiliary images", "dm": "stitched by DM",
           "tlm": "stitched by TLM"}
 
@@ -153,7 +152,7 @@ def count_words(record: Record) -> pd.DataFrame:
 
 def draw_energies(record: Record) -> Figure:
     """Draw histograms of energies of native, auxiliary and stitched examples, one panel a target site."""
-    from suture.results import make_figure
+    from suture.results import SCORE_LINES, make_figure
 
     table = record.read("energies")
     first = table[table["target_network"] == table["target_network"].iloc[0]]
@@ -162,12 +161,12 @@ def draw_energies(record: Record) -> Figure:
     figure = make_figure(None, 1.9)
     axes = np.atleast_1d(figure.subplots(1, len(targets), squeeze=True))
     for ax, target in zip(axes, targets, strict=True):
-        for kind, colour in _COLOURS.items():
+        for kind, words in _WORDS.items():
             of = first[(first["target"] == target) & (first["kind"] == kind)]
             if not of.empty:
                 edges = [*of["low"], of["high"].iloc[-1]]
-                ax.stairs(of["share"], edges, color=colour, fill=kind == "native", label=_WORDS[kind],
-                          linewidth=1.2)
+                ax.stairs(of["density"], edges, fill=kind == "native", label=words,
+                          **{"linewidth": 1.2} | SCORE_LINES[kind])
         ax.set_title(target, fontsize="medium", parse_math=False)
         ax.set_yticks([])
         ax.set_xlabel("minus energy")

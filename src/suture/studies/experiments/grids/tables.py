@@ -1,8 +1,8 @@
-"""The tables of a study of grids: cells, contests, verdicts, learning curves, energies and networks."""
+"""The tables of a study of grids: cells, contests, verdicts, energies, detectors and networks."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,10 +20,7 @@ QUANTITIES = ("accuracy", "relative_accuracy", "agreement", "residual", "residua
               "natural_distance", "informational_residual", "auroc_energy", "ap_energy", "fpr95_energy",
               "ood_energy")
 """What is kept of each method's cells."""
-BINS = 40
 _ENERGY = "energy"
-
-
 CELLS = ("cells", "contests", "networks")
 """Tables that an experiment of grids keeps at least."""
 
@@ -34,7 +31,8 @@ def collect_grids(study: Study, kept: Collection[str] = CELLS) -> Found:
     - ``cells``: value, interval, n, reason and mark of each measure and cell, one row each.
     - ``contests``: of each target layer with the most similar other source layer (`tabulate_contests`).
     - ``verdicts``: word of each cell by each method.
-    - ``energies``: shares of energies of native and stitched test examples in bins, over all cells.
+    - ``energies``: densities of energies of native, auxiliary and stitched examples in bins, over the source
+      sites.
     - ``detectors``: AUROC of each target site's detector on auxiliary and on unseen images.
     - ``networks``: accuracies on the test data.
 
@@ -46,17 +44,15 @@ def collect_grids(study: Study, kept: Collection[str] = CELLS) -> Found:
     makers = {"cells": _list_cells, "contests": _list_contests, "verdicts": _list_verdicts,
               "energies": _list_energies, "detectors": _list_detectors}
     accuracies = dict[str, float]()
-    makers = {name: make for name, make in makers.items() if name in kept}
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in makers}
-    for pair, made in study.comparisons.items():
-        names = {"source_network": pair[0], "target_network": pair[1]}
-        for name, make in makers.items():
-            table = make(made)
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in makers if name in kept}
+    for (a, b), made in study.comparisons.items():
+        for name, of in parts.items():
+            table = makers[name](made)
             if not table.empty:
-                table.insert(0, "source_network", names["source_network"])
-                table.insert(1, "target_network", names["target_network"])
-                parts[name].append(table)
-        accuracies[pair[1]] = float(made.meta.get("target_accuracy", np.nan))
+                table.insert(0, "source_network", a)
+                table.insert(1, "target_network", b)
+                of.append(table)
+        accuracies[b] = float(made.meta.get("target_accuracy", np.nan))
     tables = {name: pd.concat(of, ignore_index=True) for name, of in parts.items() if of}
     tables["networks"] = pd.DataFrame({"network": list(accuracies), "accuracy": list(accuracies.values())})
     return Found(tables, describe_study(study))
@@ -116,25 +112,17 @@ def _list_verdicts(made: Comparison) -> pd.DataFrame:
 
 
 def _list_energies(made: Comparison) -> pd.DataFrame:
-    """Return shares in bins, from the 0.5 to the 99.5 % quantile of all scores of a target site."""
     import pandas as pd
 
-    native = made.arrays.get(f"native.{_ENERGY}")
-    if native is None:
-        return pd.DataFrame()
+    from suture.results import choose_bins, collect_scores, compute_densities
+
     rows = list[dict[str, Any]]()
-    for j, target in enumerate(made.targets):
-        scores = dict(_read_scores(made, j))
-        whole = np.concatenate([s.ravel() for s in scores.values()])
-        whole = whole[np.isfinite(whole)]
-        if not len(whole):
-            continue
-        low, high = np.quantile(whole, [0.005, 0.995]).tolist()
-        edges = np.linspace(low, high, BINS + 1)
-        for kind, values in scores.items():
-            counts, _ = np.histogram(np.clip(values[np.isfinite(values)], edges[0], edges[-1]), edges)
-            rows += [{"target": target, "kind": kind, "low": edges[k], "high": edges[k + 1],
-                      "share": counts[k] / max(1, counts.sum())} for k in range(BINS)]
+    for j, target in enumerate(made.targets if f"native.{_ENERGY}" in made.arrays else ()):
+        scores = collect_scores(made, _ENERGY, j)
+        bins = choose_bins(scores)
+        rows += [{"target": target, "kind": kind, "low": low, "high": high, "density": height}
+                 for kind, heights in compute_densities(scores, bins).items()
+                 for low, high, height in zip(bins[:-1], bins[1:], heights, strict=True)]
     return pd.DataFrame(rows)
 
 
@@ -145,13 +133,3 @@ def _list_detectors(made: Comparison) -> pd.DataFrame:
     return pd.DataFrame([{"target": target, **{kind: of.get(f"{kind}_one_sided") for kind in
                                                ("auxiliary", "unseen")}}
                          for target, of in zip(made.targets, found, strict=False)])
-
-
-def _read_scores(made: Comparison, j: int) -> Iterator[tuple[str, np.ndarray]]:
-    yield "native", np.asarray(made.arrays[f"native.{_ENERGY}"][j])
-    for name in ("auxiliary", "unseen"):
-        if (given := made.arrays.get(f"{name}.{_ENERGY}")) is not None:
-            yield name, np.asarray(given[j])
-    for method in METHOD_NAMES:
-        if (given := made.arrays.get(f"{method}.score_{_ENERGY}")) is not None:
-            yield method, np.asarray(given[:, j])

@@ -111,12 +111,9 @@ class Grids:
         marked = self.marked(measure)
         return float((marked if where is None else marked[:, where]).mean()) if marked.size else 0.0
 
-    def average(self, measure: str, where: Bools, unmarked: bool = False) -> NetworkMean:
-        """Return the mean of each pair's cells `where`, over pairs; `unmarked` leaves marked cells out."""
-        values = self.values(measure)
-        if unmarked:
-            values = np.where(self.marked(measure), np.nan, values)
-        return NetworkMean.of([_mean(v[where]) for v in values], self.networks,
+    def average(self, measure: str, where: Bools) -> NetworkMean:
+        """Return the mean of each pair's cells `where`, over pairs."""
+        return NetworkMean.of([_mean(v[where]) for v in self.values(measure)], self.networks,
                               limits=find_range(measure))
 
     def subtract(self, one: str, other: str, where: Bools) -> NetworkMean:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import Doc
 
 from suture import specs
-from suture._base import Count, expect, options
+from suture._base import Count, options
 from suture.data import Batch, Batches
 from suture.indices import of_matrices
 from suture.networks import capture, run_tail
@@ -25,7 +25,12 @@ from suture.studies.experiments.measures.published_code import (
     fit_ours,
     fit_published,
 )
-from suture.studies.experiments.measures.trained_part import RankOptions, read_experiment, train_part
+from suture.studies.experiments.measures.trained_part import (
+    RankOptions,
+    list_sites,
+    read_experiment,
+    train_part,
+)
 from suture.studies.experiments.record import Record
 from suture.studies.network_study.call import run_study
 from suture.studies.network_study.options import StudyOptions
@@ -65,9 +70,7 @@ class DeviationStudy(Experiment):
         given = replace(given, data=data, test=test)
         networks = {name: member.open(given.data).network.eval()
                     for name, member in list_members(given.networks, {}).items()}
-        expect(not (given.sites is None or callable(given.sites) or isinstance(given.sites, str)),
-               "a list of sites in [settings]", repr(given.sites))
-        sites = [str(site) for site in given.sites]  # type: ignore[union-attr]
+        sites = list_sites(given)
         orders = run_study(_list_orders(given, list(networks), str(part.spec.folder / self.name)))
         images = {"data": _take(given.data, max(table.images)), "test": _take(given.test, None)}
         rows = [*measure_orders(orders), *measure_cuts(networks, sites, given, table),

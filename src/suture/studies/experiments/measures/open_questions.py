@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from suture._base import derive_seed, expect
+from suture._base import derive_seed
 from suture.data import Batches, cut_batch
 from suture.numbers import Floats
 from suture.results import SIMILAR, UNPROVEN
 from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_each
 from suture.studies.experiments.experiment import Found, Part
-from suture.studies.experiments.grids.base import ACCURACY, METHODS, GridExperiment, explain_open
+from suture.studies.experiments.grids.base import (
+    ACCURACY,
+    METHODS,
+    GridExperiment,
+    draw_heat,
+    explain_open,
+)
 from suture.studies.experiments.grids.detection import WORKS
 from suture.studies.experiments.grids.tables import CELLS, collect_grids
 from suture.studies.experiments.grids.view import Contests, Grids, sum_contests
-from suture.studies.experiments.measures.trained_part import train_part
+from suture.studies.experiments.measures.trained_part import list_sites, train_part
 from suture.studies.experiments.record import Record
 from suture.studies.measure_tests.control_studies import build_noise
 from suture.studies.network_study.call import run_study
 from suture.studies.network_study.options import StudyOptions
+from suture.studies.network_study.result import Study
 from suture.studies.population.members import list_members
 
 if TYPE_CHECKING:
@@ -76,13 +83,10 @@ class OpenQuestions(GridExperiment):
         return {"maps": lambda: _draw_parts(parts)} if parts else {}
 
 
-def run_control(part: Part):  # type: ignore[no-untyped-def]
+def run_control(part: Part) -> Study:
     """Stitch class noise of each network into the network itself, at each of its sites."""
     given = train_part(part)
-    expect(not (given.sites is None or callable(given.sites) or isinstance(given.sites, str)),
-           "a list of sites in [settings] for the control of class noise", repr(given.sites))
-    return run_study(make_control(given, [str(site) for site in given.sites],  # type: ignore[union-attr]
-                                  str(part.spec.folder / "E11-control")))
+    return run_study(make_control(given, list_sites(given), str(part.spec.folder / "E11-control")))
 
 
 def make_control(given: StudyOptions, sites: Sequence[str], folder: str) -> StudyOptions:
@@ -191,7 +195,6 @@ def tabulate_control(grids: Grids) -> pd.DataFrame:
 
 def _draw_parts(parts: Mapping[str, Grids]) -> Figure:
     from suture.results import draw_matrix_grid
-    from suture.studies.experiments.grids.base import draw_heat
 
     return draw_matrix_grid([[draw_heat(grids, ACCURACY["tlm"]) for grids in parts.values()]],
                             columns=[WORDS[name] for name in parts])

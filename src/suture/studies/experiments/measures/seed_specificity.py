@@ -43,7 +43,7 @@ class SeedSpecificity(GridExperiment):
     own = False
 
     def run(self, part: Part) -> Found:
-        study = run_file(part.keep_detectors().spec, part.progress)
+        study = run_file(part.spec, part.progress, part.on_result)
         found, names = collect_grids(study), [name for name in MEASURES if name in study.measures]
         tested = validate(study, measures=names, controls=()).table
         return Found({**found.tables, "outcomes": tested}, found.about)

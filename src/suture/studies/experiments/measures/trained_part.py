@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import InstanceOf, PlainValidator
 from typing_extensions import Doc
 
-from suture._base import get_time, options
+from suture._base import expect, get_time, options
 from suture.compare import collect_versions
 from suture.studies.experiments.experiment import Part
 from suture.studies.network_study.call import explain_interruption
@@ -48,6 +48,17 @@ def train_part(part: Part) -> StudyOptions:
                 "pairs": [], "tasks": [], "failed": {}, "notes": [], "created": get_time(),
                 "settings": given.as_key(), "versions": collect_versions(), "folder": str(store.folder)})
     return replace(given, networks=networks, progress=part.progress)
+
+
+def list_sites(given: StudyOptions) -> list[str]:
+    """Return the sites that a file names.
+
+    Raises:
+        SutureError: it names none, or a glob.
+    """
+    sites = given.sites
+    expect(isinstance(sites, list | tuple), "a list of sites in [settings]", repr(sites))
+    return [str(site) for site in sites]  # type: ignore[union-attr]
 
 
 def read_experiment(part: Part, record: type[R]) -> R:
