@@ -62,34 +62,28 @@ studies: $(STAMP)
 bench: $(STAMP)
 	for script in benchmarks/[a-z]*.py; do $(BIN)/python $$script || exit 1; done
 
+# An environment in a folder, with what pip is told beside constraints.txt.
+define install
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "suture needs Python 3.11 or newer")'
+$(PYTHON) -m venv $(1)
+$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(2)
+touch $@
+endef
+
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "suture needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	touch $@
+	$(call install,$(VENV),-e '.[dev]')
 
 $(VISION_STAMP): pyproject.toml constraints.txt constraints-vision.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "suture needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(VISION)
-	$(VISION)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-vision.txt \
-		-e '.[dev-vision]'
-	touch $@
+	$(call install,$(VISION),-c constraints-vision.txt -e '.[dev-vision]')
 
 $(BROWSER_STAMP): constraints.txt constraints-browser.txt
-	$(PYTHON) -m venv $(BROWSER)
-	$(BROWSER)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-browser.txt \
-		playwright axe-playwright-python pytest
+	$(call install,$(BROWSER),-c constraints-browser.txt playwright axe-playwright-python pytest)
 	for name in chromium chromium-browser google-chrome google-chrome-stable; do \
 		if command -v $$name; then exit 0; fi; done; \
 	$(BROWSER)/bin/python -m playwright install chromium || echo "no Chromium: the tests will be skipped"
-	touch $@
 
 $(NOTEBOOK_STAMP): pyproject.toml constraints.txt constraints-notebook.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "suture needs Python 3.11 or newer")'
-	$(PYTHON) -m venv $(NOTEBOOK)
-	$(NOTEBOOK)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-notebook.txt \
-		-e '.[dev-notebook]'
-	touch $@
+	$(call install,$(NOTEBOOK),-c constraints-notebook.txt -e '.[dev-notebook]')
 
 clean:
 	rm -rf $(VENV) $(VISION) $(BROWSER) $(NOTEBOOK) suture-demo .mypy_cache .ruff_cache .pytest_cache

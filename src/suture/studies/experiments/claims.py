@@ -51,20 +51,22 @@ class NetworkMean:
     Attributes:
         each: its values of each network, or pair of networks.
         networks: how many different networks they rest on.
-        trials: number of layers or cells that a share of one network is over; 0 for what is no share.
+        left_out: of a share: its mean without each network, whose spread is that over networks.
+        trials: of a share: number of layers or cells that one network's is over.
         limits: lowest and highest possible value, which the interval keeps to.
     """
 
     each: tuple[float, ...]
     networks: int
-    trials: int = 0
+    left_out: tuple[float, ...] = ()
+    trials: int = 1
     limits: tuple[float, float] = (-math.inf, math.inf)
 
     @classmethod
-    def of(cls, values: Iterable[Any], networks: int | None = None, trials: int = 0,
+    def of(cls, values: Iterable[Any], networks: int | None = None,
            limits: tuple[float, float] = (-math.inf, math.inf)) -> NetworkMean:
         known = tuple(float(v) for v in values if not math.isnan(float(v)))
-        return cls(known, len(known) if networks is None else networks, trials, limits)
+        return cls(known, len(known) if networks is None else networks, limits=limits)
 
     @property
     def mean(self) -> float:
@@ -78,10 +80,8 @@ class NetworkMean:
         n = min(len(self.each), self.networks)
         if n < FEWEST:
             return math.nan, math.nan
-        if self.trials:
-            values = np.array(self.each)
-            left_out = (values.sum() - values) / (len(values) - 1)
-            return bound(self.mean, left_out, self.trials)[:2]
+        if self.left_out:
+            return bound(self.mean, np.array(self.left_out), self.trials)[:2]
         half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(self.each, ddof=1)) / math.sqrt(n)
         return max(self.mean - half, self.limits[0]), min(self.mean + half, self.limits[1])
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from suture._base import SutureError, expect, make_unknown_error
 from suture.studies.experiments.registry import EXPERIMENTS
 
-SCALES: Mapping[str, str] = {"tiny": "scikit-learn's digits", "small": "CIFAR-10", "paper": "the paper's data"}
+SCALES: Mapping[str, str] = {"tiny": "scikit-learn's digits", "small": "CIFAR-10",
+                             "paper": "the paper's data"}
 """Scales, and the data of each."""
 _PLACES = (Path(__file__).parents[2] / "experiments", Path(__file__).parents[4] / "experiments")
 """Folders of the spec files: of an installed package, and of a checkout."""

@@ -121,9 +121,9 @@ def judge_range(grids: Grids, method: str) -> Outcome:
     """Judge whether most working cells lie beyond what natural inputs reach, in every pair of networks."""
     works = (grids.values(ACCURACY[method]) >= WORKS) & grids.off_diagonal
     far = grids.values(f"{method}.natural_distance") > EDGE
-    shares = NetworkMean.of([float(f[w].mean()) if w.any() else np.nan
-                             for f, w in zip(far, works, strict=True)], grids.networks,
-                            max(1, int(works.sum() / max(1, len(works)))))
+    shares = grids.summarise_shares([float(f[w].mean()) if w.any() else np.nan
+                                     for f, w in zip(far, works, strict=True)],
+                                    int(works.sum() / max(1, len(works))))
     median = NetworkMean.of([float(np.nanmedian(d[w])) if w.any() else np.nan for d, w in zip(
         grids.values(f"{method}.natural_distance"), works, strict=True)], grids.networks, limits=(0, np.inf))
     tlm = method == "tlm"

@@ -62,8 +62,19 @@ class Grids:
 
     @property
     def networks(self) -> int:
-        """Number of different networks."""
-        return len({name for pair in self.pairs for name in pair})
+        """Number of different networks, or of different pairs, whose two directions are one, if fewer."""
+        return min(len(self._names), len({frozenset(pair) for pair in self.pairs}))
+
+    @property
+    def _names(self) -> list[str]:
+        return sorted({name for pair in self.pairs for name in pair})
+
+    def summarise_shares(self, shares: Sequence[float], trials: int) -> NetworkMean:
+        """Return the mean of a share of each pair, over pairs, with its interval over networks."""
+        found = np.array(shares, dtype=float)
+        without = [_mean(found[[name not in pair for pair in self.pairs]]) for name in self._names]
+        known = tuple(found[~np.isnan(found)].tolist())
+        return NetworkMean(known, self.networks, tuple(without), max(1, trials))
 
     @cached_property
     def sites(self) -> tuple[list[str], list[str]]:
@@ -152,7 +163,7 @@ class Grids:
                 if own >= 0 and not np.isnan(common[own, j]) and not np.isnan(others).all():
                     hits.append(common[own, j] > np.nanmax(others))
             shares.append(float(np.mean(hits)) if hits else math.nan)
-        return NetworkMean.of(shares, self.networks, len(targets))
+        return self.summarise_shares(shares, len(targets))
 
     def judge_contests(self, measure: str) -> list[Contests]:
         """Return how often another layer beats a layer itself, for each pair."""
