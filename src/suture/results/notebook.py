@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -103,6 +102,8 @@ def quote(text: object) -> str:
 
 def _render_image(values: Floats, entry: Measure) -> str:
     """Render a large matrix as an image of one pixel for each cell, without a value transparent."""
+    from matplotlib.image import imsave
+
     from suture.results.heatmaps import pick_colours
 
     pixels = np.zeros((*values.shape, 4), np.uint8)
@@ -111,20 +112,11 @@ def _render_image(values: Floats, entry: Measure) -> str:
         pixels[place] = (*bytes.fromhex(colour[1:]), 255)
     height, width = values.shape
     side = max(1, min(10, 240 // max(values.shape)))
-    data = base64.b64encode(_encode_png(pixels)).decode()
+    file = io.BytesIO()
+    imsave(file, pixels, format="png")
+    data = base64.b64encode(file.getvalue()).decode()
     return (f'<img alt="{height} x {width} cells" width="{width * side}" height="{height * side}" '
             f'style="image-rendering:pixelated;max-width:none" src="data:image/png;base64,{data}">')
-
-
-def _encode_png(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
-    """Encode pixels (H, W, 4) as PNG (ISO 15948): a signature, then chunks with their length and checksum."""
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.tobytes() for row in pixels)  # each row begins with its filter, none
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0))
-            + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b""))
 
 
 def render_comparison(measured: Measured) -> str:
