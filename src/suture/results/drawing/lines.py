@@ -32,9 +32,10 @@ def count_columns(labels: Sequence[str], width: float, size: float) -> int:
 def write_legend(ax: Axes, handles: Sequence[Any], labels: Sequence[str], title: str | None = None,
                  below: bool = False) -> None:
     """Write a legend above or below axes, in as many columns as fit, or in smaller letters."""
-    room, font = 0.85 * find_place(ax)[0], FontProperties()
+    size, font = resolve_points("legend.fontsize"), FontProperties()
+    room = find_place(ax)[0] - 5 * size  # of which the numbers beside the axes take a part
     widest = max((measure_width(label, font) for label in labels), default=1.0)
-    size = max(LEAST, min(resolve_points("legend.fontsize"), room / (widest + _HANDLE)))
+    size = max(LEAST, min(size, room / (widest + _HANDLE)))
     legend = ax.legend(handles, labels, loc="upper left" if below else "lower left", frameon=False,
                        bbox_to_anchor=(0.0, 0.0 if below else 1.0),
                        ncols=count_columns(labels, room, size), borderaxespad=0.1,

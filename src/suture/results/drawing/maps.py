@@ -26,13 +26,7 @@ from suture.results.drawing.fitting import (
     SideFitting,
     WordsFitting,
 )
-from suture.results.drawing.measuring import (
-    LEAST,
-    SPACING,
-    find_place,
-    measure_width,
-    resolve_points,
-)
+from suture.results.drawing.measuring import LEAST, SPACING, find_place, measure_width, resolve_points
 from suture.results.drawing.names import NameTicks
 from suture.results.drawing.style import embed_fonts
 from suture.results.heatmaps import (
