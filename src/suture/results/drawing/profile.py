@@ -34,12 +34,12 @@ def draw_profile(measured: Measured, measures: Sequence[str] | None = None, corr
                  width: float | None = None) -> Figure:
     """Draw measures of corresponding layers; `Drawn.plot_profile` describes the arguments."""
     names = choose_measures(measured) if measures is None else list(measures)
+    expect(bool(names), "measures of corresponding layers", "none", "name some in measures")
     for name in names:
         if name not in measured.measures:
             raise make_unknown_error("measure", name, measured.measures)
     _, pairs = pair_sites(measured, correspond)
-    expect(bool(pairs) and bool(names), "corresponding layers and measures", f"{len(pairs)} and {len(names)}",
-           "write correspond={target site: source site}")
+    expect(bool(pairs), "corresponding layers", "none", "write correspond={target site: source site}")
     panels = _group(names)
     figure = make_figure(width)
     least = (6 + 11 * len(panels)) * resolve_points("axes.labelsize") / 72
