@@ -51,7 +51,7 @@ def draw_profile(measured: Measured, measures: Sequence[str] | None = None, corr
         ticks = NameTicks([_name_pair(measured, i, j) for j, i in sorted(pairs.items())])
         ticks.put_on(ax.xaxis)
         ax.set_xlim(-0.5, len(pairs) - 0.5)
-        ax.xaxis.set_tick_params(labelbottom=ax is grid[-1])
+        ax.xaxis.set_tick_params(labelbottom=ax is grid[-1], labeltop=False)
     WordsFitting(grid[-1], grid[-1].xaxis.label, "corresponding layers, by depth",
                  resolve_points("axes.labelsize"))
     figure.draw_without_rendering()  # ticks get the style of now
