@@ -21,6 +21,8 @@ class SutureError(ValueError):
     Signs that would break or hide parts of the line, from the names of a user, are escaped.
     """
 
+    __module__ = "suture"  # as a traceback names it, and as it is to be caught
+
     def __init__(self, message: object = "") -> None:
         super().__init__(_make_line(message))
 
