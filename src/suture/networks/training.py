@@ -43,8 +43,8 @@ class History:
     accuracies: tuple[float, ...]
 
     def __repr__(self) -> str:
-        last = f", at last loss {self.losses[-1]:.4g}, accuracy {self.accuracies[-1]:.4g}" if self.losses else ""
-        return f"History({len(self.losses)} epochs{last})"
+        last = [f"last loss {self.losses[-1]:.4g}, accuracy {self.accuracies[-1]:.4g}"] if self.losses else []
+        return f"History({', '.join([f'{len(self.losses)} epochs', *last])})"
 
 
 def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,

@@ -120,7 +120,7 @@ def _describe_method(found: CellVerdicts, words: Words) -> str:
         trouble = "has not converged" if found.method == "tlm" else "does not generalise"
         return f"{name} {trouble} in any of {size} cells, so that its numbers say nothing yet."
     counts = re.sub("artefacts?", rf"\g<0> ({BEYOND})", _list_verdicts(found, words))
-    return f"{name} makes {_count_working(found, words)} work: {counts}."
+    return f"{name} makes {_count_working(found, words)} work; the verdicts: {counts}."
 
 
 def _count_working(found: CellVerdicts, words: Words) -> str:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 
@@ -18,10 +19,8 @@ def begin_line(file: Any, width: int) -> None:
     Args:
         width: of the terminal in columns, if it does not say its own.
     """
-    try:
+    with suppress(OSError, ValueError):  # no file of the system
         width = os.get_terminal_size(file.fileno()).columns
-    except (OSError, ValueError):  # no file of the system
-        pass
     file.write(" " * width + "\r")
     file.flush()
 
