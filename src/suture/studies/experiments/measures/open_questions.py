@@ -14,7 +14,7 @@ from suture._base import derive_seed
 from suture.data import Batches, cut_batch
 from suture.numbers import Floats
 from suture.results import SIMILAR, UNPROVEN
-from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_each
+from suture.studies.experiments.claims import DIFFERENCE, NetworkMean, Outcome, decide_for_each
 from suture.studies.experiments.experiment import Found, Part
 from suture.studies.experiments.grids.base import (
     ACCURACY,
@@ -114,7 +114,7 @@ def judge_fewer(parts: Mapping[str, Grids], more: str, less: str, claim: str) ->
     """Judge that own layers lose more often in one part than in another, over the same networks."""
     shares = {name: _list_lost(parts[name]) for name in (more, less)}
     both = [network for network in shares[more] if network in shares[less]]
-    gap = NetworkMean.of([shares[more][n] - shares[less][n] for n in both])
+    gap = NetworkMean.of([shares[more][n] - shares[less][n] for n in both], limits=DIFFERENCE)
     held = gap.is_above(0.0)
     heard = "; ".join(f"{WORDS[name]}: {_describe(parts[name])}" for name in (more, less))
     return Outcome(claim, f"{heard}; difference of the shares {gap.format()}", held, explain_open(held, gap))
@@ -169,7 +169,8 @@ def judge_verdicts(record: Record) -> Outcome:
     words = [list(rows["word"]) for _, rows in of.groupby("target_network")] if len(of) else []
     counts = Counter(word for by_network in words for word in by_network)
     heard = ", ".join(f"{n} {word}" for word, n in counts.most_common())
-    shares = NetworkMean.of([by_network.count(SIMILAR) / len(by_network) for by_network in words])
+    shares = NetworkMean.of_shares([by_network.count(SIMILAR) / len(by_network) for by_network in words],
+                                   max(map(len, words), default=1))
     held = decide_for_each([None if set(by_network) <= {UNPROVEN} else SIMILAR not in by_network
                             for by_network in words])
     return Outcome("The verdicts of cells do not call a source similar that holds nothing but the class.",
