@@ -31,7 +31,8 @@ def name(page: Path) -> str:
 
 
 def read_blocks(page: Path, *languages: str) -> list[str]:
-    return [code for language, code in CODE.findall(page.read_text(encoding="utf-8")) if language in languages]
+    blocks = CODE.findall(page.read_text(encoding="utf-8"))
+    return [code for language, code in blocks if language in languages]
 
 
 def resolve(node: ast.expr, known: dict[str, Any]) -> Any:
@@ -115,7 +116,7 @@ def test_links_and_files(page: Path) -> None:
     named = re.findall(r"`(?:python )?((?:docs|checks|tests|benchmarks|experiments|src)/[\w./-]+)[`\s]", text)
     assert not [path for path in named if "SCALE" not in path and not (ROOT / path).exists()]
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert {t for t in re.findall(r"`make ([\w-]+)`", text)} <= set(targets)
+    assert set(re.findall(r"`make ([\w-]+)`", text)) <= set(targets)
 
 
 def test_the_ten_lines_are_a_script() -> None:
