@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -42,14 +44,15 @@ def reproduce(
     names: Any = "all" if experiments == ["all"] else [
         name for given in experiments for name in split_names(given) or ()]
     given = read_record(ReproduceOptions, options, experiments=names, data=_read_places(data or []))
-    if page:
-        _print(read_reproduction(given.place, given.scale))
-    elif plan:
+    if plan:
         _print_plan(plan_reproduction(given))
+        return
+    if page:
+        made = read_reproduction(given.place, given.scale)
     else:
         with StudyDisplay() as display:
             made = run_reproduction(given, display.progress, display.tell)
-        _print(made)
+    _print(made, made.outcomes if names == "all" else names)
 
 
 def _read_places(given: list[str]) -> dict[str, str]:
@@ -65,8 +68,10 @@ def _read_places(given: list[str]) -> dict[str, str]:
     return found
 
 
-def _print(made: Reproduction) -> None:
-    for sentence in made.findings:
+def _print(made: Reproduction, names: Iterable[str]) -> None:
+    """Print the claims of the named experiments, and below them the headline claims of all records."""
+    asked = replace(made, outcomes={name: of for name, of in made.outcomes.items() if name in names})
+    for sentence in (*asked.findings, *([""] if asked.findings else []), *made.headlines):
         console.print(clean(sentence), soft_wrap=True)
     console.print(f"\npage: {clean(str(made.page))}", soft_wrap=True)
 

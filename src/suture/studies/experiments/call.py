@@ -23,7 +23,7 @@ from suture._base import (
     options,
     takes,
 )
-from suture.studies.experiments.claims import Outcome
+from suture.studies.experiments.claims import Outcome, list_headlines
 from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.page import PAGE, write_page
 from suture.studies.experiments.record import Record, join_tables
@@ -95,6 +95,11 @@ class Reproduction:
 
     def __repr__(self) -> str:
         return f"Reproduction({self.scale}: {', '.join(self.records)}; {self.page})"
+
+    @property
+    def headlines(self) -> tuple[str, ...]:
+        """A sentence for each of the paper's headline claims of which something is known."""
+        return tuple(f"{h.claim}: {h.word}. ({h.numbers})" for h in list_headlines(self.outcomes))
 
     @property
     def findings(self) -> tuple[str, ...]:

@@ -53,7 +53,8 @@ class GridExperiment(Experiment):
         return {"maps": lambda: self._draw_maps(grids)} if self._list_measures(grids) else {}
 
     def _list_measures(self, grids: Grids) -> list[str]:
-        return [name for form in self.mapped for m in METHODS if grids.has(name := form.format(m))]
+        names = dict.fromkeys(form.format(m) for form in self.mapped for m in METHODS)
+        return [name for name in names if grids.has(name)]
 
     def _draw_maps(self, grids: Grids) -> Figure:
         from suture.results import draw_matrix_grid
@@ -113,7 +114,8 @@ def limit_by_marks(grids: Grids, outcome: Outcome, where: Bools | None = None) -
     if share <= MOST_MARKED:
         return outcome
     return Outcome(outcome.claim, outcome.measured, None,
-                   f"{share:.0%} of the TLM cells have not converged, and decide nothing", outcome.headline)
+                   f"{share:.0%} of the TLM cells have not converged, and decide nothing", outcome.headline,
+                   outcome.brief)
 
 
 def explain_open(held: bool | None, found: NetworkMean) -> str:
