@@ -19,7 +19,6 @@ from torch import nn
 
 import suture
 from suture import zoo
-from suture.results import Heat, draw_matrix_grid
 
 HERE = Path(__file__).parent
 EPOCHS = (0, 1, 2, 4, 8)
@@ -37,8 +36,8 @@ class Shown(NamedTuple):
 
 FIGURES = (
     Shown("pair", "The pair", "How well the stitched networks work, and how far their representations lie "
-          "from native ones, for task loss matching above and direct matching below. Hatched cells work with "
-          "representations that no natural input reaches.", "result.plot_pair()"),
+          "from native ones, for task loss matching above and direct matching below. Hatched cells work, but "
+          "with representations that no natural input reaches.", "result.plot_pair()"),
     Shown("pair-auroc", "The pair with a detector", "Any distance of a stitching method can stand on the "
           "right.", 'result.plot_pair("auroc_mahalanobis")'),
     Shown("map", "One measure", "Limits are those of the measure, so that figures can be compared; `vmin`, "
@@ -49,7 +48,8 @@ FIGURES = (
     Shown("curves", "Learning curves", "Medians and ranges over cells.", "result.plot_curves()"),
     Shown("scores", "Scores of a detector", "One panel for each target site.", "result.plot_scores()"),
     Shown("grid", "Matrices of one's own", "Any labelled matrices, with one colour bar for all of one "
-          "measure.", 'one, two = (r.matrix("cka_debiased") for r in (result, other))\n'
+          "measure.", 'from suture.results import Heat, draw_matrix_grid\n\n'
+          'one, two = (r.matrix("cka_debiased") for r in (result, other))\n'
           'draw_matrix_grid([[Heat(one, "cka_debiased"), Heat(two, "cka_debiased")]],\n'
           '                 columns=("A → A", "A → B"))'),
     Shown("study-map", "Networks of a study", "Checkpoints of one training.", 'study.plot("map")'),
@@ -92,7 +92,7 @@ def compute(folder: Path) -> dict[str, Any]:
 def draw(shown: Shown, results: dict[str, Any]) -> Figure:
     """Draw a figure by the code on the page."""
     with suture.style("column"):
-        names = {**results, "Heat": Heat, "draw_matrix_grid": draw_matrix_grid}
+        names = dict(results)
         *before, last = ast.parse(shown.code).body
         exec(compile(ast.Module(before, []), shown.name, "exec"), names)
         return eval(ast.unparse(last), names)
@@ -114,8 +114,10 @@ def write_page(results: dict[str, Any]) -> str:
 
 _HEAD = """# Gallery
 
-Figures of a comparison (`suture.compare`) and of a study (`suture.study`), 3.3 inches wide, the column of a
-conference paper. Made by `docs/gallery.py`; each line of code made the image below it, within
+Figures of comparisons (`suture.compare`) and of a study (`suture.study`), 3.3 inches wide, the column of a
+conference paper. `docs/gallery.py` makes them on a CPU: `result` compares a small ResNet with itself, `other`
+with one of another seed, and `study` five checkpoints of its training, all on scikit-learn's digits (500 test
+images). Each example made the image below it, within
 
 ```python
 with suture.style("column"):        # or "two-column" (6.75 inches), "slide"
@@ -127,7 +129,7 @@ Without a style, sizes, fonts and widths are those of matplotlib's settings (`rc
 points where there is less room; numbers lose digits, then go; long names are rotated, shortened by an
 ellipsis, and then only every second, third, ... is written. `result.plot(measure, ax=ax)` draws on your own
 axes. A `PdfPages` document has one type of fonts for all pages: open it within a style, or set
-`pdf.fonttype` to 42. `Heat` and `draw_matrix_grid` come from `suture.results`.
+`pdf.fonttype` to 42.
 """
 
 
