@@ -16,7 +16,13 @@ import suture
 from suture import SutureError, zoo
 from suture.studies import EXPERIMENTS, StudyFile
 from suture.studies.experiments.call import read_records
-from suture.studies.experiments.claims import NetworkMean, decide_for_each
+from suture.studies.experiments.claims import (
+    WORDS,
+    NetworkMean,
+    Outcome,
+    decide_for_each,
+    list_headlines,
+)
 from suture.studies.experiments.grids.between_seeds import correlate, judge_correspondence
 from suture.studies.experiments.grids.detection import judge_detected, judge_range
 from suture.studies.experiments.grids.self_stitching import judge_violations
@@ -172,7 +178,7 @@ def test_a_detector_tells_apart_from_three_quarters_on(value: float, tlm: bool, 
         assert (judge_detected(grids, "tlm").holds, judge_detected(grids, "dm").holds) == wanted
 
 
-def test_the_natural_range_is_asked_of_working_cells_off_the_diagonal() -> None:
+def test_the_natural_range_is_asked_of_working_cells_but_own_layers() -> None:
     works, far = np.zeros((3, 3, 3)), np.full((3, 3, 3), 9.0)
     works[:, 0, 1] = works[:, 1, 2] = works[:, 2, 2] = 1
     far[:, 0, 1] = far[:, 1, 2] = far[:, 2, 2] = 0.5
@@ -180,6 +186,33 @@ def test_the_natural_range_is_asked_of_working_cells_off_the_diagonal() -> None:
     found = judge_range(grids, "dm")
     assert found.holds is True
     assert "of 6 working cells" in found.measured
+    # Between seeds a corresponding layer is no layer's own.
+    between = Grids(make_record({"dm.relative_accuracy": works, "dm.natural_distance": far}, RING))
+    assert "of 9 working cells" in judge_range(between, "dm").measured
+
+
+def outcome(holds: bool | None, headline: int = 1) -> Outcome:
+    return Outcome("a claim", "a number", holds, headline=headline, brief=f"{holds}")
+
+
+@pytest.mark.parametrize(("held", "word"), [
+    ((True, True), "holds"), ((False,), "does not hold"), ((None, None), WORDS[None]),
+    ((True, False, True), "holds in 2 of 3 parts, does not hold in 1 of 3 parts")])
+def test_a_headline_is_the_sum_of_its_parts(held: tuple[bool | None, ...], word: str) -> None:
+    found = list_headlines({"E1": [outcome(h) for h in held], "E2": [outcome(False, headline=0)]})
+    assert [h.word for h in found] == [word]
+    assert found[0].numbers == "; ".join(f"E1 {h} ({'open' if h is None else WORDS[h]})" for h in held)
+
+
+def test_intervals_keep_to_what_a_measure_can_be() -> None:
+    """The interval of an average precision goes below 1/2, and that of an accuracy not above 1."""
+    low = np.full((3, 3, 3), 0.3) + np.arange(3).reshape(3, 1, 1) / 10
+    grids = Grids(make_record({"tlm.ap_energy": low, "tlm.accuracy": low + 0.5, "tlm.residual": low + 0.5}))
+    every = np.ones((3, 3), bool)
+    for measure, wanted in (("tlm.ap_energy", (0.152, 0.648)), ("tlm.accuracy", (0.652, 1.0)),
+                            ("tlm.residual", (0.652, 1.148))):
+        np.testing.assert_allclose(grids.average(measure, every).interval, wanted, atol=1e-3)
+
 
 
 def test_correlations_are_larger_for_more_similar() -> None:

@@ -44,14 +44,15 @@ def reproduce(
     names = [name for given in experiments for name in split_names(given) or ()]
     given = read_record(ReproduceOptions, options, experiments=names, data=_read_places(data or []))
     asked = {each.file.experiment for each in given.choose_files()}
-    if page:
-        _print(read_reproduction(given.place, given.scale), ())
-    elif plan:
+    if plan:
         _print_plan(plan_reproduction(given))
+        return
+    if page:
+        made = read_reproduction(given.place, given.scale)
     else:
         with StudyDisplay() as display:
             made = run_reproduction(given, display.progress, display.tell)
-        _print(made, asked)
+    _print(made, asked)
 
 
 def _read_places(given: list[str]) -> dict[str, str]:

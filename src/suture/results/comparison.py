@@ -14,6 +14,7 @@ from suture._base import (
     SutureError,
     checked,
     describes,
+    escape_controls,
     expect,
     keep_parts,
     make_unknown_error,
@@ -88,8 +89,24 @@ class Comparison(Drawn):
     """
 
     def __repr__(self) -> str:
+        """Return what was compared and what was found first, in one line."""
+        return ": ".join([self._head, *self._sentences[:1]])
+
+    def __str__(self) -> str:
+        """Return what was compared and all that was found, one sentence a line."""
+        return "\n".join([self._head, *self._sentences])
+
+    @property
+    def _head(self) -> str:
         return (f"Comparison({self.source!r} -> {self.target!r}, {len(self.sources)} x {len(self.targets)} "
-                f"cells, measures: {', '.join(self.measures) or 'none'})")
+                f"cells, {len(self.measures)} measures)")
+
+    @property
+    def _sentences(self) -> tuple[str, ...]:
+        try:
+            return tuple(map(escape_controls, summarise_findings(self).all))
+        except SutureError:
+            return ()
 
     def _repr_html_(self) -> str | None:
         from suture.results.notebook import render_comparison, show_in_notebook
@@ -187,7 +204,7 @@ class Comparison(Drawn):
     def findings(self, correspond: Correspond = None) -> Findings:
         """Return what the comparison found, in at most six sentences, the finding first.
 
-        >>> print("\n".join(result.findings().all))
+        >>> print(result.findings())
 
         Args:
             correspond: which layers of two networks correspond: ``"name"``, ``"order"`` (the same depth), or

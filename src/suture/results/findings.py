@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from suture._base import escape_controls
 from suture.numbers import METHOD_NAMES, Bools, get_measure
 from suture.ood import NaturalRange
 from suture.results.correspondence import Correspond, Correspondence, measure_correspondence
@@ -68,6 +69,10 @@ class Findings:
         """All sentences."""
         return (*([self.first] if self.first else []), *self.sentences)
 
+    def __repr__(self) -> str:
+        """Return the sentences, one a line."""
+        return "\n".join(map(escape_controls, self.all))
+
     def _repr_html_(self) -> str | None:
         from suture.results.notebook import render_findings, show_in_notebook
 
@@ -115,7 +120,7 @@ def _describe_method(found: CellVerdicts, words: Words) -> str:
         trouble = "has not converged" if found.method == "tlm" else "does not generalise"
         return f"{name} {trouble} in any of {size} cells, so that its numbers say nothing yet."
     counts = re.sub("artefacts?", rf"\g<0> ({BEYOND})", _list_verdicts(found, words))
-    return f"{name} makes {_count_working(found, words)} work: {counts}."
+    return f"{name} makes {_count_working(found, words)} work; the verdicts: {counts}."
 
 
 def _count_working(found: CellVerdicts, words: Words) -> str:
@@ -199,7 +204,8 @@ def _describe_layers(measured: Measured, verdict: Verdict) -> str:
     rows = verdict.table
     tested = rows["beyond_noise"].notna() & (rows["violated"] > 0)
     weak = tested.any() and not rows.loc[tested, "beyond_noise"].any()
-    return (f"Every layer is nearest to itself by {', '.join(parts)}"
+    named = " and ".join([*filter(None, [", ".join(parts[:-1])]), parts[-1]])
+    return (f"Every layer is nearest to itself by {named}"
             f"{' (accuracies tie within noise)' if weak else ''}.")
 
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture._base import derive_seed
-from suture.data import Batches, cut_batch
 from suture.numbers import Floats
 from suture.results import SIMILAR, UNPROVEN
 from suture.studies.experiments.claims import DIFFERENCE, NetworkMean, Outcome, decide_for_each
@@ -28,11 +27,10 @@ from suture.studies.experiments.grids.tables import CELLS, collect_grids
 from suture.studies.experiments.grids.view import Contests, Grids, sum_contests
 from suture.studies.experiments.measures.trained_part import list_sites, train_part
 from suture.studies.experiments.record import Found, Record
-from suture.studies.measure_tests.control_studies import build_noise
-from suture.studies.network_study.call import run_study
+from suture.studies.measure_tests.control_studies import build_noise, read_inputs
+from suture.studies.network_study.call import arrange, run_study
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
-from suture.studies.population.members import list_members
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +40,7 @@ CONTROL = "control"
 """Part whose source networks hold nothing but the class."""
 WORDS = {"": "random start", "dm": "from direct matching", "identity": "from the identity",
          "short": "random start, short"}
-_NOISE, _EXAMPLES = "class noise", 8
+_NOISE = "class noise"
 
 
 class OpenQuestions(GridExperiment):
@@ -94,9 +92,9 @@ def run_control(part: Part) -> Study:
 
 def make_control(given: StudyOptions, sites: Sequence[str], folder: str) -> StudyOptions:
     """Return the arguments of the study in which class noise stands in the place of each source network."""
-    members = list_members(given.networks, {})
-    inputs = next(cut_batch(next(iter(Batches(given.data))), _EXAMPLES)).target
-    make = partial(build_noise, _NOISE, inputs=inputs, sites=list(sites))
+    work = arrange(given)[0]
+    members = work.members
+    make = partial(build_noise, _NOISE, inputs=read_inputs(work, next(iter(members))), sites=list(sites))
     first = make(next(iter(members.values())), seed=0, data=given.data)[0]
     noise = {f"{_NOISE} {name}": partial(make, member, seed=derive_seed(given.seed, name), data=given.data)
              for name, member in members.items()}
