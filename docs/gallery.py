@@ -109,9 +109,9 @@ def write_page(results: dict[str, Any]) -> str:
 _HEAD = """# Gallery
 
 Figures of comparisons (`suture.compare`) and of a study (`suture.study`), 3.3 inches wide, the column of a
-conference paper. `docs/gallery.py` makes them on a CPU in a few minutes: `result` compares a small ResNet with
-itself, `other` with one of another seed, and `study` five checkpoints of its training, all on scikit-learn's
-digits (500 test images):
+conference paper. `docs/gallery.py` makes them on a CPU in a few minutes: `result` compares a small ResNet
+with itself, `other` with one of another seed, and `study` five checkpoints of its training, all on
+scikit-learn's digits (500 test images):
 
 ```python
 {results}
