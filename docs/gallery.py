@@ -60,7 +60,8 @@ FIGURES = (
           "`vmax` and `cmap` change that. A star marks what is not to be trusted, ° what is at chance.",
           'result.plot("cka_debiased").figure'),
     Shown("profile", "Corresponding layers", "Bars are 95 % intervals; the band holds 95 % of what the index "
-          "says by chance.", "other.plot_profile()"),
+          "says by chance. The dotted line at a natural distance of 1 is as far as natural inputs go.",
+          "other.plot_profile()"),
     Shown("curves", "Learning curves", "Medians and ranges over cells.", "result.plot_curves()"),
     Shown("scores", "Scores of a detector", "One panel for each target site.", "result.plot_scores()"),
     Shown("grid", "Matrices of one's own", "Any labelled matrices, with one colour bar for all of one "

@@ -262,8 +262,8 @@ def draw_colour_bar(image: ScalarMappable, heats: list[Heat], ax: Any, named: bo
     rows, columns = cells or (1, 1)
     # Cells of a figure as high as a page are flat, so that more rows do not make it higher.
     ratio = max(0.15, columns / rows) if below else rows / columns
-    bar = figure.colorbar(image, ax=ax, location=location, extend=_find_beyond(heats), pad=0.03,
-                          **_shape_bar(ratio), **({"panchor": (0.5, 1.0)} if below else {}))
+    shape: dict[str, Any] = {**_shape_bar(ratio), **({"panchor": (0.5, 1.0)} if below else {})}
+    bar = figure.colorbar(image, ax=ax, location=location, extend=_find_beyond(heats), pad=0.03, **shape)
     bar.set_ticks([low, (low + high) / 2, high])
     bar.ax.tick_params(labelsize=size, length=2)
     word = "more similar →" if heats[0].kind.larger_is_more_similar else "← more similar"
