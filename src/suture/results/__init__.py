@@ -19,6 +19,7 @@ from suture.results.inference.nulls import NULL_FIELDS as NULL_FIELDS
 from suture.results.inference.nulls import adjust_holm as adjust_holm
 from suture.results.measured import COLUMNS as COLUMNS
 from suture.results.measured import format_people_csv as format_people_csv
+from suture.results.measured import take_cells as take_cells
 from suture.results.notebook import render_card as render_card
 from suture.results.notebook import render_map as render_map
 from suture.results.notebook import render_maps as render_maps
