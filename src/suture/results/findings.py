@@ -296,6 +296,5 @@ def _advise(measured: Measured, methods: Mapping[str, CellVerdicts], claims: Map
         return ("Next: leave artefacts out of any claim of similarity; their score is the work of their "
                 "stitching layer.")
     if _count(words, LABELS_ONLY):
-        return ("Next: look at the cells that share the labels only; their scores say nothing of what the "
-                "layers hold.")
+        return "Next: look at the cells that share the labels only; their scores say nothing else of them."
     return advise_null(measured)
