@@ -8,6 +8,8 @@ import logging
 import multiprocessing.process
 import os
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -81,6 +83,31 @@ def test_the_display_ends_with_an_error(open_terminal: Callable[[], Stream]) -> 
         raise ZeroDivisionError
     assert "\x1b[?25h" in terminal.getvalue()
     assert tell() == [True, False]
+
+
+def test_one_display_for_threads_that_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    begin = threading.Barrier(3)
+
+    def make() -> Any:  # loads rich, so others begin meanwhile
+        time.sleep(0.05)
+        made.append(types.SimpleNamespace(start=lambda: None, update=print, stop=lambda: None))
+        return made[-1]
+
+    def work() -> None:
+        begin.wait()
+        with display_progress(None):
+            time.sleep(0.05)
+
+    monkeypatch.setattr(display, "_choose_display", lambda given: make)
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    with display_progress(None):
+        assert len(made) == 2  # the place is free again
 
 
 def switch_off(patch: pytest.MonkeyPatch) -> None:

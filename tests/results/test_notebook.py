@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html.parser
 import io
 import re
@@ -137,7 +138,8 @@ def test_texts_in_a_console(made: Comparison, monkeypatch: pytest.MonkeyPatch) -
     verdict = made.verdict()
     assert repr(verdict).splitlines() == [escape_controls(text) for text in (*verdict.words, verdict.gap)]
     monkeypatch.setattr("suture.results.comparison.summarise_findings", refuse_all)
-    assert repr(made) == str(made) == head
+    unknown = dataclasses.replace(made)
+    assert repr(unknown) == str(unknown) == head
 
 
 def refuse_all(measured: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -99,9 +100,9 @@ class Comparison(Drawn):
     @property
     def _head(self) -> str:
         return (f"Comparison({self.source!r} -> {self.target!r}, {len(self.sources)} x {len(self.targets)} "
-                f"cells, {len(self.measures)} measures)")
+                f"cells, {len(self.measures)} measure{'s' * (len(self.measures) != 1)})")
 
-    @property
+    @cached_property
     def _sentences(self) -> tuple[str, ...]:
         try:
             return tuple(map(escape_controls, summarise_findings(self).all))

@@ -90,6 +90,8 @@ def summarise_findings(measured: Measured, correspond: Correspond = None) -> Fin
     if standing.flaw:
         return Findings(standing.line, ("Mend this first: nothing below says anything until then.",), verdict,
                         methods)
+    if measured.emptiness:
+        return Findings(standing.line, (measured.emptiness,), verdict, methods)
     claims = {method: found.words.to_numpy()[~_find_marked(measured, method)]
               for method, found in methods.items()}
     parts = [*_describe_methods(methods, claims),

@@ -59,6 +59,13 @@ class Measured:
             raise SutureError(f"expected meta that JSON can hold, got: {error}") from error
 
     @property
+    def emptiness(self) -> str:
+        """A sentence that no cell has a value, with the most frequent reason; empty if one has."""
+        reasons = self.table["reason"][self.table["reason"] != ""]
+        why = f": {reasons.mode()[0]}" if len(reasons) else ""
+        return "" if self.table["value"].notna().any() else f"No cell has a value{why}."
+
+    @property
     def corresponds(self) -> bool:
         """True if a source and a target site of the same name are the same layer."""
         return self.same_network or self.same_architecture
