@@ -17,7 +17,7 @@ from suture.ood import NaturalRange
 from suture.results.correspondence import Correspond, Correspondence, measure_correspondence
 from suture.results.inference.noise import Contest
 from suture.results.inference.nulls import LEVEL, count_above_chance
-from suture.results.measured import Measured, take_cells
+from suture.results.measured import Measured, describe_emptiness, take_cells
 from suture.results.sanity import Verdict, find_contests, run_sanity_battery
 from suture.results.standing import find_standing, has_range
 from suture.results.verdicts import (
@@ -90,8 +90,8 @@ def summarise_findings(measured: Measured, correspond: Correspond = None) -> Fin
     if standing.flaw:
         return Findings(standing.line, ("Mend this first: nothing below says anything until then.",), verdict,
                         methods)
-    if measured.emptiness:
-        return Findings(standing.line, (measured.emptiness,), verdict, methods)
+    if empty := describe_emptiness(measured):
+        return Findings(standing.line, (empty,), verdict, methods)
     claims = {method: found.words.to_numpy()[~_find_marked(measured, method)]
               for method, found in methods.items()}
     parts = [*_describe_methods(methods, claims),
