@@ -29,7 +29,7 @@ from suture.studies.experiments.grids.self_stitching import judge_violations
 from suture.studies.experiments.grids.view import Grids
 from suture.studies.experiments.page import render_page
 from suture.studies.experiments.record import Record, join_tables
-from suture.studies.experiments.scale_files import choose_experiments, find_scale, list_parts
+from suture.studies.experiments.scale_files import SCALES, find_scale, list_files
 from suture.studies.measure_tests.network_statistics import bound
 
 SITES = ("a", "b", "c")
@@ -233,8 +233,7 @@ def test_an_experiment_without_tables_has_a_page(name: str) -> None:
     assert "Failed: a into b: &lt;broken&gt;" in page
 
 
-SPECS = [(scale, path) for scale in ("tiny", "small", "paper") if find_scale(scale).is_dir()
-         for path in sorted(find_scale(scale).glob("E*.toml"))]
+SPECS = [(scale, file.path) for scale in SCALES for file in list_files(find_scale(scale))]
 
 
 @pytest.mark.parametrize(("scale", "path"), SPECS, ids=lambda of: of if isinstance(of, str) else of.stem)
@@ -242,24 +241,14 @@ def test_every_spec_file_is_read(scale: str, path: Path) -> None:
     assert StudyFile.read(path, PLACES).list_pairs()
 
 
-@pytest.mark.parametrize("scale", ["tiny", "small"])
+@pytest.mark.parametrize("scale", SCALES)
 def test_nothing_is_computed_twice(scale: str) -> None:
-    """E3, E6 and E10 read the comparisons of E1 and E2: same settings, same pairs."""
+    """E3, E6, E8 and E10 read the comparisons of E1 and E2: same settings, same pairs."""
     read = {name: StudyFile.read(find_scale(scale) / f"{name}.toml", PLACES)
-            for name in ("E1", "E2", "E3", "E6", "E10")}
+            for name in ("E1", "E2", "E3", "E6", "E8", "E10")}
     assert len({str(spec.settings.as_key()) for spec in read.values()}) == 1
     both = {*read["E1"].list_pairs(), *read["E2"].list_pairs()}
-    assert {*read["E3"].list_pairs()} == {*read["E6"].list_pairs()} == {*read["E10"].list_pairs()} == both
-
-
-def test_experiments_are_chosen_in_their_order() -> None:
-    folder = find_scale("tiny")
-    assert choose_experiments(["e3", "E1"], folder) == ["E1", "E3"]
-    assert list_parts(folder, "E5").keys() == {"", "back"}
-    with pytest.raises(SutureError, match="E99"):
-        choose_experiments("E99", folder)
-    with pytest.raises(SutureError, match="huge"):
-        find_scale("huge")
+    assert all({*read[name].list_pairs()} == both for name in ("E3", "E6", "E8", "E10"))
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "paper"

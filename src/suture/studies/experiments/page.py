@@ -48,15 +48,18 @@ def render_page(scale: str, records: Mapping[str, Record], outcomes: Mapping[str
 def _open(scale: str, records: Mapping[str, Record]) -> Iterator[str]:
     yield f"# The paper's claims at scale {scale}: {SCALES[scale]}"
     yield ""
-    yield ('Claims of Balogh and Jelasity, "How not to Stitch Representations to Measure Similarity" '
-           "(AAAI 2025), in our words, and what our numbers say. A claim holds or does not hold where the "
-           "whole 95 % interval over networks (Student) lies on one side, or all of at least three networks "
-           "agree; else it cannot be decided. TLM cells whose training has not converged decide nothing: "
-           "where they are most, the claim is open.")
-    yield ""
     machines = list_words(list(dict.fromkeys(str(r.about.get("machine", "?")) for r in records.values())))
-    yield (f"Made by `suture reproduce {' '.join(records)} --scale {scale}` from its records alone. Machine: "
-           f"{machines}.")
+    yield ('What our numbers say of the claims of Balogh and Jelasity, "How not to Stitch Representations to '
+           f'Measure Similarity" (AAAI 2025). Made by `suture reproduce {" ".join(records)} --scale {scale}` '
+           f"from its records alone. Machine: {machines}.")
+    yield ""
+
+
+def _explain_rules() -> Iterator[str]:
+    yield ("A claim holds or does not hold where the whole 95 % interval over networks lies on one side, or "
+           "where all of at least three networks agree, each beyond its own noise or in a share of its "
+           "cells; else it cannot be decided (open). TLM cells whose training has not converged decide "
+           "nothing: where they are most, the claim is open.")
     yield ""
 
 
@@ -70,6 +73,7 @@ def _list_headlines(outcomes: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
         for headline in found:
             yield _write_row(headline.claim, f"**{headline.word}**", headline.numbers)
         yield ""
+    yield from _explain_rules()
     for headline in found:
         yield f"### {headline.claim}"
         yield ""

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from suture.numbers import Bools, get_measure
 from suture.studies.experiments.claims import MOST_MARKED, NetworkMean, Outcome
-from suture.studies.experiments.experiment import Experiment, Found, Part
+from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.grids.tables import CELLS, collect_grids
 from suture.studies.experiments.grids.view import Grids
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.spec.commands import run_file
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class GridExperiment(Experiment):
     kept: ClassVar[Sequence[str]] = CELLS
     mapped: ClassVar[Sequence[str]] = ("{}.relative_accuracy",)
     own: ClassVar[bool | None] = None
+
+    def compares(self, part: str) -> bool:
+        return True
 
     def run(self, part: Part) -> Found:
         return collect_grids(run_file(part.spec, part.progress, part.on_result), self.kept)

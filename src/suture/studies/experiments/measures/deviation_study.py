@@ -17,7 +17,7 @@ from suture.data import Batch, Batches
 from suture.indices import of_matrices
 from suture.networks import capture, run_tail
 from suture.studies.experiments.claims import NetworkMean, Outcome
-from suture.studies.experiments.experiment import Experiment, Found, Part
+from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.measures.deviations import DEVIATIONS
 from suture.studies.experiments.measures.published_code import (
     compute_pwcca,
@@ -31,7 +31,7 @@ from suture.studies.experiments.measures.trained_part import (
     read_experiment,
     train_part,
 )
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.network_study.call import run_study
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study

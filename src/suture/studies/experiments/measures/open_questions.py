@@ -14,7 +14,7 @@ from suture._base import derive_seed
 from suture.numbers import Floats
 from suture.results import SIMILAR, UNPROVEN
 from suture.studies.experiments.claims import DIFFERENCE, NetworkMean, Outcome, decide_for_each
-from suture.studies.experiments.experiment import Found, Part
+from suture.studies.experiments.experiment import Part
 from suture.studies.experiments.grids.base import (
     ACCURACY,
     METHODS,
@@ -26,7 +26,7 @@ from suture.studies.experiments.grids.detection import WORKS
 from suture.studies.experiments.grids.tables import CELLS, collect_grids
 from suture.studies.experiments.grids.view import Contests, Grids, sum_contests
 from suture.studies.experiments.measures.trained_part import list_sites, train_part
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.measure_tests.control_studies import build_noise, read_inputs
 from suture.studies.network_study.call import arrange, run_study
 from suture.studies.network_study.options import StudyOptions
@@ -51,6 +51,9 @@ class OpenQuestions(GridExperiment):
     question = ("Does \"another layer is more similar than the layer itself\" depend on the training of the "
                 "stitching layer, and is a source similar that holds nothing but the class?")
     own = True
+
+    def compares(self, part: str) -> bool:
+        return part != CONTROL
 
     def run(self, part: Part) -> Found:
         return collect_grids(run_control(part), self.kept) if part.name == CONTROL else super().run(part)

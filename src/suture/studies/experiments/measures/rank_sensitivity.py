@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from suture.numbers import get_measure
 from suture.studies.experiments.claims import DIFFERENCE, NetworkMean, Outcome
-from suture.studies.experiments.experiment import Experiment, Found, Part
+from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.grids.base import ACCURACY, explain_open
 from suture.studies.experiments.measures.rank_figures import Line, draw_ranks
 from suture.studies.experiments.measures.trained_part import RankOptions, read_experiment, train_part
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.sensitivity_test.call import SensitivityOptions, sensitivity
 from suture.studies.sensitivity_test.seed_spread import LEVELS

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from suture.studies.experiments.claims import DIFFERENCE, NetworkMean, Outcome
-from suture.studies.experiments.experiment import Experiment, Found, Part
+from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.grids.base import explain_open
 from suture.studies.experiments.measures.rank_figures import Line, draw_ranks
 from suture.studies.experiments.measures.rank_sensitivity import group_curves
 from suture.studies.experiments.measures.trained_part import RankOptions, read_experiment, train_part
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.sensitivity_test.call import sensitivity
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 
 from suture.numbers import auroc, get_measure
 from suture.studies.experiments.claims import DIFFERENCE, FEWEST, NetworkMean, Outcome, decide_for_each
-from suture.studies.experiments.experiment import Found, Part
+from suture.studies.experiments.experiment import Part
 from suture.studies.experiments.grids.base import (
     ACCURACY,
     INDICES,
@@ -20,7 +20,7 @@ from suture.studies.experiments.grids.base import (
 )
 from suture.studies.experiments.grids.tables import collect_grids
 from suture.studies.experiments.grids.view import LEVEL, Grids
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.measure_tests.battery.layer_tests import BY_TARGET
 from suture.studies.measure_tests.battery.specificity import GAPS, SPECIFICITY
 from suture.studies.measure_tests.call import validate
