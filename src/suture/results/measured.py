@@ -59,13 +59,6 @@ class Measured:
             raise SutureError(f"expected meta that JSON can hold, got: {error}") from error
 
     @property
-    def emptiness(self) -> str:
-        """A sentence that no cell has a value, with the most frequent reason; empty if one has."""
-        reasons = self.table["reason"][self.table["reason"] != ""]
-        why = f": {reasons.mode()[0]}" if len(reasons) else ""
-        return "" if self.table["value"].notna().any() else f"No cell has a value{why}."
-
-    @property
     def corresponds(self) -> bool:
         """True if a source and a target site of the same name are the same layer."""
         return self.same_network or self.same_architecture
@@ -148,6 +141,14 @@ class Measured:
         return isinstance(other, Measured) and describe_fields(self) == describe_fields(other) and all(
             (one.dtype, one.shape, one.tobytes()) == (two.dtype, two.shape, two.tobytes())
             for one, two in zip(self.arrays.values(), other.arrays.values(), strict=True))
+
+
+def describe_emptiness(measured: Measured) -> str:
+    """Say that no cell has a value, with the most frequent reason; empty if one has."""
+    table = measured.table
+    reasons = table["reason"][table["reason"] != ""]
+    why = f": {reasons.mode()[0]}" if len(reasons) else ""
+    return "" if table["value"].notna().any() else f"No cell has a value{why}."
 
 
 def _check_types(measured: Measured) -> None:
