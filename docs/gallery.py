@@ -21,7 +21,6 @@ RESULTS = """\
 import copy, dataclasses
 import suture
 from suture import zoo
-from suture.results import Heat, draw_matrix_grid
 
 train, test = zoo.digits("train"), zoo.digits("test")
 recipe, kept = dataclasses.replace(zoo.DIGITS_RECIPE, epochs=8), {}
@@ -53,8 +52,8 @@ class Shown(NamedTuple):
 
 FIGURES = (
     Shown("pair", "The pair", "How well the stitched networks work, and how far their representations lie "
-          "from native ones, for task loss matching above and direct matching below. Hatched cells work with "
-          "representations that no natural input reaches.", "result.plot_pair()"),
+          "from native ones, for task loss matching above and direct matching below. Hatched cells work, but "
+          "with representations that no natural input reaches.", "result.plot_pair()"),
     Shown("pair-auroc", "The pair with a detector", "Any distance of a stitching method can stand on the "
           "right.", 'result.plot_pair("auroc_mahalanobis")'),
     Shown("map", "One measure", "Limits are those of the measure, so that figures can be compared; `vmin`, "
@@ -66,8 +65,9 @@ FIGURES = (
     Shown("curves", "Learning curves", "Medians and ranges over cells.", "result.plot_curves()"),
     Shown("scores", "Scores of a detector", "One panel for each target site.", "result.plot_scores()"),
     Shown("grid", "Matrices of one's own", "Any labelled matrices, with one colour bar for all of one "
-          "measure.", 'one, two = (r.matrix("cka_debiased") for r in (result, other))\n'
-          'draw_matrix_grid([[Heat(one, "cka_debiased"), Heat(two, "cka_debiased")]],\n'
+          "measure.", 'from suture.results import Heat, draw_matrix_grid\n\n'
+          'first, second = (r.matrix("cka_debiased") for r in (result, other))\n'
+          'draw_matrix_grid([[Heat(first, "cka_debiased"), Heat(second, "cka_debiased")]],\n'
           '                 columns=("A → A", "A → B"))'),
     Shown("study-map", "Networks of a study", "Checkpoints of one training.", 'study.plot("map")'),
     Shown("study-tree", "Tree", "Average linkage of distances that are a metric.", 'study.plot("tree")'),
@@ -109,14 +109,16 @@ def write_page(results: dict[str, Any]) -> str:
 
 _HEAD = """# Gallery
 
-Figures of a comparison (`suture.compare`) and of a study (`suture.study`), 3.3 inches wide, the column of a
-conference paper. Made by `docs/gallery.py` from small networks on the digits, in a few minutes:
+Figures of comparisons (`suture.compare`) and of a study (`suture.study`), 3.3 inches wide, the column of a
+conference paper. `docs/gallery.py` makes them on a CPU in a few minutes: `result` compares a small ResNet
+with itself, `other` with one of another seed, and `study` five checkpoints of its training, all on
+scikit-learn's digits (500 test images):
 
 ```python
 {results}
 ```
 
-Each line of code below made the image under it, within a style, such as
+Each example made the image below it, within a style, such as
 
 ```python
 with suture.style("column"):        # or "two-column" (6.75 inches), "slide"

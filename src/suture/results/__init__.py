@@ -19,6 +19,7 @@ from suture.results.inference.nulls import NULL_FIELDS as NULL_FIELDS
 from suture.results.inference.nulls import adjust_holm as adjust_holm
 from suture.results.measured import COLUMNS as COLUMNS
 from suture.results.measured import format_people_csv as format_people_csv
+from suture.results.measured import take_cells as take_cells
 from suture.results.notebook import render_card as render_card
 from suture.results.notebook import render_map as render_map
 from suture.results.notebook import render_maps as render_maps
@@ -37,6 +38,7 @@ from suture.results.saving import refuse_foreign as refuse_foreign
 from suture.results.saving import remove_temporary as remove_temporary
 from suture.results.standing import Criterion as Criterion
 from suture.results.standing import describe_flaw as describe_flaw
+from suture.results.unjudged import shorten as shorten
 from suture.results.verdicts import ARTEFACT as ARTEFACT
 from suture.results.verdicts import DISSIMILAR as DISSIMILAR
 from suture.results.verdicts import LABELS_ONLY as LABELS_ONLY
