@@ -141,6 +141,6 @@ def test_axes_that_cannot_hold_a_map_are_refused(kind: str) -> None:
 
 
 def test_measures_of_a_profile_are_a_list_of_some() -> None:
-    for given, said in (("cka", "list of strings.*'cka'"), ([], "none")):
-        with pytest.raises(suture.SutureError, match=said):
+    for given, wanted in (("cka", "list of strings.*'cka'"), ([], "none")):
+        with pytest.raises(suture.SutureError, match=wanted):
             made(2).plot_profile(given)
