@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from functools import cache
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 import suture
@@ -144,3 +146,20 @@ def test_measures_of_a_profile_are_a_list_of_some() -> None:
     for given, wanted in (("cka", "list of strings.*'cka'"), ([], "none")):
         with pytest.raises(suture.SutureError, match=wanted):
             made(2).plot_profile(given)
+
+
+def test_styles_with_grids_and_minor_ticks_leave_the_cells_clean() -> None:
+    grids = {"axes.grid": True, "axes.grid.which": "both", "xtick.minor.visible": True,
+             "ytick.minor.visible": True, "image.origin": "lower"}
+    pixels = []
+    for settings in ({}, grids):
+        with mpl.rc_context(settings):
+            ax = made(2).plot("cka", Figure(figsize=(3, 3), dpi=50).add_subplot(), colorbar=False)
+            pixels.append(render(ax.get_figure()))
+    np.testing.assert_array_equal(*pixels)
+
+
+def render(figure: Figure) -> np.ndarray:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())

@@ -173,7 +173,9 @@ def draw_matrix(heat: Heat, ax: Axes, annotate: bool | None = None, colorbar: bo
     values, (low, high) = heat.numbers, heat.limits
     expect(values.size > 0, "a matrix with cells", f"one of shape {values.shape}")
     image = ax.imshow(np.ma.masked_invalid(values), cmap=heat.colours, norm=Normalize(low, high),
-                      aspect="equal", interpolation="nearest")
+                      aspect="equal", interpolation="nearest", origin="upper")
+    ax.grid(False, "both")  # which styles such as ggplot draw across the numbers
+    ax.minorticks_off()
     if np.isnan(values).any():  # the image is transparent there, and shows what is behind it
         ax.add_patch(Rectangle((-0.5, -0.5), *values.T.shape, facecolor="0.88", edgecolor="0.55",
                                hatch="////", linewidth=0, zorder=-1, in_layout=False))
