@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import runpy
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,3 +158,12 @@ def test_an_example_runs(page: str, number: int, changes: list[tuple[str, str]],
         assert before in code
         code = code.replace(before, after)
     exec(compile(code, page, "exec", dont_inherit=True), space)
+
+
+def test_the_gallery_is_what_its_script_writes() -> None:
+    """All but images and the table, whose making takes minutes."""
+    space = runpy.run_path(str(ROOT / "docs" / "gallery.py"))
+    text = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
+    table = text.rpartition("```latex\n")[2].rpartition("```")[0]
+    made = types.SimpleNamespace(to_latex=lambda *_, **__: table)
+    assert space["write_page"]({"result": made}) == text

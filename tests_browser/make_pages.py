@@ -37,6 +37,23 @@ def add_signs(made: Comparison) -> Comparison:
                    meta={**made.meta, "nulls": about, "fingerprints": ["9024318472", "46aebb11c3"]})
 
 
+def rename(made: Comparison) -> Comparison:
+    """Give networks and layers names of hundreds of letters, which end or begin what they stand in."""
+    names = {name: f"{'encoder.layers.' * 15}{odd}{name}" for name, odd in
+             zip(made.sources, ("</script>", "=cmd()", "\u2028", '"\'', "a,b;", "\u202e"), strict=True)}
+    table, sites = made.table.replace({"source": names, "target": names}), tuple(names.values())
+    return replace(made, source="x" * 300, target="y z " * 60, sources=sites, targets=sites, table=table)
+
+
+def lose(made: Comparison) -> Comparison:
+    """Take the values of all cells into the first target site away."""
+    table = made.table.copy()
+    hit = table["target"] == made.targets[0]
+    table.loc[hit, ["value", "low", "high"]] = np.nan
+    table.loc[hit, "reason"], table.loc[hit, "mark"] = "RuntimeError: out of memory <b>", ""
+    return replace(made, table=table)
+
+
 def make_comparisons() -> dict[str, list[Comparison]]:
     """Return the comparisons of each page."""
     one = add_signs(comparison(6, 6, detectors=("maha",)))
@@ -45,6 +62,11 @@ def make_comparisons() -> dict[str, list[Comparison]]:
         "small": [add_signs(comparison(3, 2, same_network=False, detectors=("maha",)))],
         "large": [comparison(12, 12, detectors=("maha", "energy", "knn", "vim"))],
         "several": [one, add_signs(comparison(6, 6, seed=1, same_network=False)), comparison(3, 3, seed=2)],
+        "long": [rename(comparison(6, 6, same_network=False, detectors=("maha",)))],
+        "failed": [lose(one)],
+        "plain": [comparison(6, 6, same_network=False)],
+        "cell": [comparison(1, 1, same_network=False, detectors=("maha",))],
+        "huge": [comparison(32, 32, same_network=False)],
         "hostile": [comparison(7, 7, hostile=True, detectors=("maha",), same_network=False)],
     }
 
@@ -63,6 +85,11 @@ def make_validation() -> Validation:
         ("A", "B"), ("layer1.0", "layer1.1"))
 
 
+def about_many(n: int) -> dict[str, list[Any]]:
+    """What is said of n networks, with names that are formulas and markup."""
+    return {"=epoch()": list(range(n)), "<b>half</b>": ["early"] * (n // 2) + ["late"] * (n - n // 2)}
+
+
 def main(folder: Path) -> None:
     """Write pages, their tables as CSV and what must stand on them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +101,8 @@ def main(folder: Path) -> None:
     about = {"epoch": range(8), "half": ["early"] * 4 + ["late"] * 4}
     study = on_a_line({f"network {k}": k + 0.5 * (k % 3) for k in range(8)}, about=about)
     study.report(folder / "study.html")
+    names = {f"network {k}" * (1 + 9 * (k == 3)): k / 2 for k in range(30)}
+    on_a_line(names, about=about_many(30)).report(folder / "many.html")
     make_validation().report(folder / "validation.html")
     (folder / "truth.json").write_text(json.dumps(truth))
 

@@ -11,11 +11,13 @@ from tests_browser.conftest import DESKTOP, PHONE, Open
 
 LOOKS: dict[str, dict[str, Any]] = {
     "light": {}, "dark": {"color_scheme": "dark"},
+    "zoomed": {"size": (320, 256)}, "forced": {"forced_colors": "active"},
     "phone": {"size": PHONE, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}}
 
 
 @pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("name", ["report", "several", "study", "validation", "hostile"])
+@pytest.mark.parametrize("name", ["report", "several", "study", "validation", "hostile", "long", "failed",
+                                  "cell", "many"])
 def test_axe_finds_nothing(open_page: Open, name: str, look: str) -> None:
     page = open_page(name, **{"size": DESKTOP, **LOOKS[look]})
     page.evaluate("for (const d of document.querySelectorAll('details')) d.open = true")

@@ -132,3 +132,15 @@ def test_a_colour_bar_is_no_neighbour_that_a_title_must_avoid() -> None:
 @pytest.mark.filterwarnings("error")
 def test_letters_of_a_narrow_figure_are_smaller(draw: str) -> None:
     assert find_faults(getattr(made(4), draw)(width=2)) == []
+
+
+@pytest.mark.parametrize("kind", ["polar", "3d"])
+def test_axes_that_cannot_hold_a_map_are_refused(kind: str) -> None:
+    with pytest.raises(suture.SutureError, match=kind):
+        made(2).plot("cka", Figure().add_subplot(projection=kind))
+
+
+def test_measures_of_a_profile_are_a_list_of_some() -> None:
+    for given, said in (("cka", "list of strings.*'cka'"), ([], "none")):
+        with pytest.raises(suture.SutureError, match=said):
+            made(2).plot_profile(given)

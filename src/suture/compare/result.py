@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,6 +77,16 @@ def list_special(setup: Setup, found: Findings, chance: Mapping[str, Any]) -> di
     return meta
 
 
+def describe_command() -> str:
+    """Return the command that runs, as a shell reads it; empty where none does, as in a notebook."""
+    program, *arguments = sys.argv or [""]
+    name = Path(program).stem
+    if program in ("", "-c", "-m") or name in ("ipykernel_launcher", "ipython"):
+        return ""
+    start = ["suture"] if name == "suture" else ["python", program] if program.endswith(".py") else [program]
+    return shlex.join([*start, *arguments])
+
+
 def build_comparison(setup: SharedSetup, found: Findings, standing: Iterable[str], special: Mapping[str, Any],
                      same: bool) -> Comparison:
     """Return the comparison of networks or arrays, with the meta that both have and what is `special`.
@@ -94,7 +106,7 @@ def build_comparison(setup: SharedSetup, found: Findings, standing: Iterable[str
         "shapes": {"source": [str(s) for s in source.shapes], "target": [str(s) for s in target.shapes]},
         "device": str(settings.torch_device),
         "notes": join_memory_notes([*found.reuse, *standing, *found.notes]),
-        "versions": collect_versions(), "created": get_time(), "command": " ".join(sys.argv), **special}
+        "versions": collect_versions(), "created": get_time(), "command": describe_command(), **special}
     if found.nulls:
         meta["nulls"] = dict(found.nulls)
     own = [m for m in map(get_measure, dict.fromkeys(get_base_name(name) for name in order)) if m.own]

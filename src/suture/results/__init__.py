@@ -19,6 +19,7 @@ from suture.results.inference.nulls import NULL_FIELDS as NULL_FIELDS
 from suture.results.inference.nulls import adjust_holm as adjust_holm
 from suture.results.measured import COLUMNS as COLUMNS
 from suture.results.measured import format_people_csv as format_people_csv
+from suture.results.measured import take_cells as take_cells
 from suture.results.notebook import render_card as render_card
 from suture.results.notebook import render_map as render_map
 from suture.results.notebook import render_maps as render_maps
@@ -37,6 +38,7 @@ from suture.results.saving import refuse_foreign as refuse_foreign
 from suture.results.saving import remove_temporary as remove_temporary
 from suture.results.standing import Criterion as Criterion
 from suture.results.standing import describe_flaw as describe_flaw
+from suture.results.unjudged import shorten as shorten
 from suture.results.verdicts import ARTEFACT as ARTEFACT
 from suture.results.verdicts import DISSIMILAR as DISSIMILAR
 from suture.results.verdicts import LABELS_ONLY as LABELS_ONLY
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from suture.results.drawing.lines import SIGNS as SIGNS
     from suture.results.drawing.lines import strip_spines as strip_spines
     from suture.results.drawing.lines import write_legend as write_legend
+    from suture.results.drawing.lines import write_legend_below as write_legend_below
     from suture.results.drawing.maps import Heat as Heat
     from suture.results.drawing.maps import draw_matrix as draw_matrix
     from suture.results.drawing.measuring import fit_words as fit_words
@@ -91,7 +94,7 @@ _DRAWING = {
     "drawing.grids": ("draw_matrix_grid", "fit_height", "make_figure"),
     "drawing.histograms": ("SCORE_LINES", "choose_bins", "collect_scores", "compute_densities"),
     "drawing.latex": ("write_frame", "write_matrix"),
-    "drawing.lines": ("COLOURS", "SIGNS", "strip_spines", "write_legend"),
+    "drawing.lines": ("COLOURS", "SIGNS", "strip_spines", "write_legend", "write_legend_below"),
     "drawing.maps": ("Heat", "draw_matrix"),
     "drawing.measuring": ("fit_words", "resolve_points"),
     "drawing.names": ("NameTicks",),

@@ -14,12 +14,20 @@ from numpy.typing import NDArray
 from suture._base import escape_controls
 from suture.numbers import METHOD_NAMES, Bools, get_measure
 from suture.ood import NaturalRange
-from suture.results.correspondence import Correspond, Correspondence, measure_correspondence
+from suture.results.correspondence import Correspond, describe_correspondence, measure_correspondence
 from suture.results.inference.noise import Contest
 from suture.results.inference.nulls import LEVEL, count_above_chance
-from suture.results.measured import Measured, take_cells
+from suture.results.measured import Measured, describe_emptiness, take_cells
 from suture.results.sanity import Verdict, find_contests, run_sanity_battery
 from suture.results.standing import find_standing, has_range
+from suture.results.unjudged import (
+    advise_null,
+    describe_one_cell,
+    describe_values,
+    describe_working,
+    find_valued,
+    shorten,
+)
 from suture.results.verdicts import (
     ARTEFACT,
     LABELS_ONLY,
@@ -37,7 +45,7 @@ MOST = 6
 """Largest number of sentences."""
 BEYOND = "beyond what natural inputs reach"
 Words = NDArray[Any]
-"""Verdicts of the unmarked cells of a method."""
+"""Verdicts of the unmarked cells of a method that have a value."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,50 +98,61 @@ def summarise_findings(measured: Measured, correspond: Correspond = None) -> Fin
     if standing.flaw:
         return Findings(standing.line, ("Mend this first: nothing below says anything until then.",), verdict,
                         methods)
-    if measured.emptiness:
-        return Findings(standing.line, (measured.emptiness,), verdict, methods)
-    claims = {method: found.words.to_numpy()[~_find_marked(measured, method)]
-              for method, found in methods.items()}
-    parts = [*_describe_methods(methods, claims),
+    if empty := describe_emptiness(measured):
+        return Findings(standing.line, (empty,), verdict, methods)
+    claims = {m: found.words.to_numpy()[~_find_marked(measured, m) & find_valued(measured, m)]
+              for m, found in methods.items()}
+    one = len(measured.sources) == len(measured.targets) == 1
+    parts = [*(describe_one_cell(measured, methods) if one else _describe_methods(measured, methods, claims)),
+             "" if methods else describe_working(measured),
              _find_telling_pair(measured, methods), _describe_range(measured, methods),
              _describe_chance(measured),
              _describe_layers(measured, verdict), _describe_correspondence(measured, correspond)]
+    if not any(parts):
+        parts = [describe_values(measured, LEADING)]
     last = _advise(measured, methods, claims)
     room = MOST - len(re.findall(r"\.(?: |$)", standing.line)) - bool(last)
     shown = [part for part in parts if part][:max(0, room)]
     return Findings(standing.line, (*shown, *([last] if last else [])), verdict, methods)
 
 
-def _describe_methods(methods: Mapping[str, CellVerdicts], claims: Mapping[str, Words]) -> list[str]:
+def _describe_methods(measured: Measured, methods: Mapping[str, CellVerdicts],
+                      claims: Mapping[str, Words]) -> list[str]:
     """Say how many unmarked cells work by each method, and what they are."""
     if len(claims) < 2 or not all(map(len, claims.values())):
-        return [_describe_method(methods[m], claims[m]) for m in ("tlm", "dm") if m in methods]
+        return [_describe_method(measured, methods[m], claims[m]) for m in ("tlm", "dm") if m in methods]
     tlm, dm = claims["tlm"], claims["dm"]
-    counts = [f"{METHOD_NAMES[m]} {_list_verdicts(methods[m], claims[m])}" for m in ("tlm", "dm")]
-    return [f"Task loss matching makes {_count_working(methods['tlm'], tlm)} work, "
-            f"{_count(tlm, ARTEFACT) or 'none'} of them as artefacts ({BEYOND}); direct matching "
-            f"{_count_working(methods['dm'], dm).removesuffix(' cells')}, {_count(dm, ARTEFACT) or 'none'} "
-            "of them.", f"Cells: {'; '.join(counts)}."]
+    counts = [f"{METHOD_NAMES[m]} {_list_verdicts(measured, methods[m], claims[m])}" for m in ("tlm", "dm")]
+    works = {m: _count_working(measured, methods[m], claims[m]) for m in claims}
+    return [f"Task loss matching makes {works['tlm']} work, {_count(tlm, ARTEFACT) or 'none'} of them as "
+            f"artefacts ({BEYOND}); direct matching {works['dm'].removesuffix(' cells')}, "
+            f"{_count(dm, ARTEFACT) or 'none'} of them.", f"Cells: {'; '.join(counts)}."]
 
 
-def _describe_method(found: CellVerdicts, words: Words) -> str:
+def _describe_method(measured: Measured, found: CellVerdicts, words: Words) -> str:
     name, size = METHOD_NAMES[found.method].capitalize(), found.words.size
     if size and not len(words):
+        if not _find_marked(measured, found.method).any():
+            return f"{name} is unknown: none of {size} cells has a value ({found.reasons.iloc[0, 0]})."
         trouble = "has not converged" if found.method == "tlm" else "does not generalise"
         return f"{name} {trouble} in any of {size} cells, so that its numbers say nothing yet."
-    counts = re.sub("artefacts?", rf"\g<0> ({BEYOND})", _list_verdicts(found, words))
-    return f"{name} makes {_count_working(found, words)} work; the verdicts: {counts}."
+    counts = re.sub("artefacts?", rf"\g<0> ({BEYOND})", _list_verdicts(measured, found, words))
+    return f"{name} makes {_count_working(measured, found, words)} work; the verdicts: {counts}."
 
 
-def _count_working(found: CellVerdicts, words: Words) -> str:
-    sort = "" if len(words) == found.words.size else "converged " if found.method == "tlm" else "unmarked "
+def _count_working(measured: Measured, found: CellVerdicts, words: Words) -> str:
+    sort = ("" if len(words) == found.words.size else
+            "measured " if not _find_marked(measured, found.method).any() else
+            "converged " if found.method == "tlm" else "unmarked ")
     return f"{_count(words, *WORKING)} of {len(words)} {sort}cells"
 
 
-def _list_verdicts(found: CellVerdicts, words: Words) -> str:
-    rest = found.words.size - len(words)
+def _list_verdicts(measured: Measured, found: CellVerdicts, words: Words) -> str:
+    lost = int((~find_valued(measured, found.method)).sum())
+    marked = found.words.size - len(words) - lost
     trouble = "not converged" if found.method == "tlm" else "not generalising"
-    return ", ".join(filter(None, [count_verdicts(words), f"{rest} {trouble}" * bool(rest)]))
+    return ", ".join(filter(None, [count_verdicts(words), f"{marked} {trouble}" * bool(marked),
+                                   f"{lost} without a value" * bool(lost)]))
 
 
 def _count(words: Words, *of: str) -> int:
@@ -165,8 +184,8 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
     i, j = map(int, np.unravel_index(best, value.shape))
     far = {m: _round(take_cells(measured, f"{m}.natural_distance")[i, j]) for m in methods}
     rest = "" if other is None else f"; by direct matching {other[i, j]:.2f}, at {far['dm']}"
-    return (f"Most telling, {measured.sources[i]} into {measured.targets[j]}: by task loss matching "
-            f"{by.words} {value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
+    return (f"Most telling, {shorten(measured.sources[i])} into {shorten(measured.targets[j])}: by task loss "
+            f"matching {by.words} {value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
 
 
 def _round(value: float) -> str:
@@ -243,18 +262,6 @@ def _choose_leading(measured: Measured) -> list[str]:
     return chosen
 
 
-def describe_correspondence(found: Sequence[Correspondence]) -> str:
-    """Describe correspondences by several measures in one sentence, the first against chance."""
-    how = {"name": "of the same name", "order": "of the same depth", "given": "given as its counterpart"}
-    first, *rest = found
-    interval = "" if not first.low < first.high else f", 95 % interval {first.low:.1f} to {first.high:.1f}"
-    others = "".join(f", by {get_measure(of.measure).label.removesuffix(' (test)')} {of.nearest} of "
-                     f"{of.layers}" for of in rest if of.layers > 1)
-    return (f"By {get_measure(first.measure).label} the layer {how[first.how]} is nearest for "
-            f"{first.nearest} of {first.layers} layers (p {first.p:.1g}; mean rank {first.rank:.1f}"
-            f"{interval}, by chance {first.chance:.1f}){others}.")
-
-
 def _describe_chance(measured: Measured) -> str:
     """Say how many cells of the leading index are above chance; with stitched networks, if not all are."""
     name = next((m for m in (*LEADING, *measured.measures) if f"null.tests/{m}" in measured.arrays), None)
@@ -274,8 +281,8 @@ def _advise(measured: Measured, methods: Mapping[str, CellVerdicts], claims: Map
     """Say what to do next."""
     if not methods:
         return ("Next: compare with ood=suture.OOD(); without natural distances no cell has a verdict."
-                if find_standing(measured).criteria else _advise_null(measured))
-    if "tlm" in methods and 2 * len(claims["tlm"]) < methods["tlm"].words.size:
+                if find_standing(measured).criteria else advise_null(measured))
+    if "tlm" in methods and 2 * _find_marked(measured, "tlm").sum() > methods["tlm"].words.size:
         return "Next: train task loss matching longer (epochs), because most of its cells have not converged."
     words = np.concatenate([*claims.values(), []])
     if _count(words, UNPROVEN, NOT_SHOWN) > len(words) // 4:
@@ -285,12 +292,5 @@ def _advise(measured: Measured, methods: Mapping[str, CellVerdicts], claims: Map
         return ("Next: leave artefacts out of any claim of similarity; their score is the work of their "
                 "stitching layer.")
     if _count(words, LABELS_ONLY):
-        return ("Next: look at the cells that share the labels only; their scores say nothing of what the "
-                "layers hold.")
-    return _advise_null(measured)
-
-
-def _advise_null(measured: Measured) -> str:
-    missing = not any(name.startswith("null.tests/") for name in measured.arrays)
-    return ("Next: compare with nulls=200, which shows what the indices say by chance."
-            if missing and not measured.same_network and any("." not in m for m in measured.measures) else "")
+        return "Next: look at the cells that share the labels only; their scores say nothing else of them."
+    return advise_null(measured)

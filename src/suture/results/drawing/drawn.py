@@ -54,7 +54,8 @@ class Drawn(Measured):
         from suture.results.drawing.maps import Heat, draw_matrix
 
         self.matrix(measure)
-        expect(ax is None or hasattr(ax, "imshow"), "axes of matplotlib to draw on", ax, "leave ax out")
+        plain = ax is None or (hasattr(ax, "imshow") and ax.name == "rectilinear")
+        expect(plain, "rectangular axes of matplotlib to draw on", getattr(ax, "name", ax), "leave ax out")
         heat = Heat.of(self, measure, find_artefacts(self), titled=title is None, vmin=vmin, vmax=vmax,
                        cmap=cmap, **({} if title is None else {"title": title}))
         if ax is not None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from suture.results.drawing.measuring import LEAST, find_place, measure_width, resolve_points
@@ -42,6 +43,18 @@ def write_legend(ax: Axes, handles: Sequence[Any], labels: Sequence[str], title:
                        handlelength=1.8, handletextpad=0.5, columnspacing=0.9, labelspacing=0.3,
                        fontsize=size, title=title, title_fontsize=size)
     for text in (*legend.get_texts(), legend.get_title()):
+        text.set_parse_math(False)
+
+
+def write_legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Write a legend below all axes of a figure, in as many columns as fit, or in smaller letters."""
+    size, room = resolve_points("legend.fontsize"), 0.95 * 72 * figure.get_figwidth()
+    widest = max((measure_width(label, FontProperties()) for label in labels), default=1.0)
+    size = max(LEAST, min(size, room / (widest + _HANDLE)))
+    legend = figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=size,
+                           ncols=count_columns(labels, room, size), handlelength=1.8, handletextpad=0.5,
+                           columnspacing=0.9, labelspacing=0.3)
+    for text in legend.get_texts():
         text.set_parse_math(False)
 
 

@@ -34,12 +34,12 @@ def draw_profile(measured: Measured, measures: Sequence[str] | None = None, corr
                  width: float | None = None) -> Figure:
     """Draw measures of corresponding layers; `Drawn.plot_profile` describes the arguments."""
     names = choose_measures(measured) if measures is None else list(measures)
+    expect(bool(names), "measures of corresponding layers", "none", "name some in measures")
     for name in names:
         if name not in measured.measures:
             raise make_unknown_error("measure", name, measured.measures)
     _, pairs = pair_sites(measured, correspond)
-    expect(bool(pairs) and bool(names), "corresponding layers and measures", f"{len(pairs)} and {len(names)}",
-           "write correspond={target site: source site}")
+    expect(bool(pairs), "corresponding layers", "none", "write correspond={target site: source site}")
     panels = _group(names)
     figure = make_figure(width)
     least = (6 + 11 * len(panels)) * resolve_points("axes.labelsize") / 72
@@ -51,7 +51,7 @@ def draw_profile(measured: Measured, measures: Sequence[str] | None = None, corr
         ticks = NameTicks([_name_pair(measured, i, j) for j, i in sorted(pairs.items())])
         ticks.put_on(ax.xaxis)
         ax.set_xlim(-0.5, len(pairs) - 0.5)
-        ax.xaxis.set_tick_params(labelbottom=ax is grid[-1])
+        ax.xaxis.set_tick_params(labelbottom=ax is grid[-1], labeltop=False)
     WordsFitting(grid[-1], grid[-1].xaxis.label, "corresponding layers, by depth",
                  resolve_points("axes.labelsize"))
     figure.draw_without_rendering()  # ticks get the style of now

@@ -17,6 +17,7 @@ from suture.results.page.curves import build_histograms, build_loss_curve
 from suture.results.page.frame import embed_table, fill_template, write_text
 from suture.results.page.maps import build_grid, choose_lead, group_maps, list_marked
 from suture.results.standing import find_standing
+from suture.results.unjudged import shorten
 
 _FIRST = 3
 """Largest number of sentences of the finding on the first screen."""
@@ -40,7 +41,8 @@ def render_page(comparisons: Sequence[Measured]) -> str:
 
 
 def _ask_question(comparisons: Sequence[Measured]) -> str:
-    names = list(dict.fromkeys(name for c in comparisons for name in (c.source, c.target)))
+    whole = dict.fromkeys(name for c in comparisons for name in (c.source, c.target))
+    names = [shorten(name) for name in whole]
     if len(names) == 1:
         return f"How similar are the layers of {names[0]} to one another?"
     more = f"{names[1]}" if len(names) == 2 else f"{len(names) - 1} other networks"
@@ -50,16 +52,18 @@ def _ask_question(comparisons: Sequence[Measured]) -> str:
 def _describe_comparison(measured: Measured, found: Findings, number: int) -> dict[str, Any]:
     """Describe a comparison for the template."""
     about = measured.meta.get("ood") or {}
-    name = f"{clean_file_name(measured.source)}-to-{clean_file_name(measured.target)}"
+    name = "-to-".join(clean_file_name(one)[:80] for one in (measured.source, measured.target))
     lead = [measured.measures.index(name) for name in choose_lead(measured)]
     shown, rest = _divide_findings(found)
     return {
-        "id": f"c{number}", "number": number, "pair": f"{measured.source} → {measured.target}",
+        "id": f"c{number}", "number": number,
+        "pair": f"{shorten(measured.source)} → {shorten(measured.target)}",
         "brief": tables.summarise_size(measured), "facts": tables.list_facts(measured),
         "found": found, "shown": shown, "rest": rest, "lead": lead,
         "verdict": tables.tabulate_verdict(found.verdict.table), "chance": tables.tabulate_chance(measured),
         "ood": {name: str(about[name]) for name in ("positive", "auxiliary", "unseen") if name in about},
         "rule": next((by.rule for by in find_standing(measured).criteria.values()), ""),
+        "terms": tables.list_terms(measured),
         "range": tables.tabulate_range(measured), "quality": tables.tabulate_quality(measured),
         "scores": build_histograms(measured), "notes": [str(note) for note in measured.meta.get("notes", [])],
         "groups": group_maps(measured, found.methods), "missing": tables.list_missing(measured),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -143,3 +144,8 @@ def _encode_colours() -> dict[str, str]:
     steps = [pick_colours((k + 0.5) / 256, entry) for k in range(256)]
     return {"colours": "".join(ground.removeprefix("#") for ground, _ in steps),
             "inks": "".join("1" if ink == "#000000" else "0" for _, ink in steps)}
+
+
+def embed(kind: str, data: bytes) -> str:
+    """Return data as an address within the page."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

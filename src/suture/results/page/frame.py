@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from suture._base import escape_controls, expect, replace_file
 from suture.numbers import get_measure
-from suture.results.page.data import SIGNS, CellGrid, encode_page
+from suture.results.page.data import SIGNS, CellGrid, embed, encode_page
 from suture.results.page.maps import describe_gradient, describe_map, describe_scale
+from suture.results.unjudged import shorten
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -79,8 +80,10 @@ def _make_environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Names of sites and networks come from users, so everything is escaped.
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                        finalize=_escape_lines, loader=PackageLoader("suture.results.page"))
+    made.filters["short"] = lambda name, most=20: shorten(str(name), most)
+    return made
 
 
 def _escape_lines(value: Any) -> Any:
@@ -88,11 +91,6 @@ def _escape_lines(value: Any) -> Any:
     if type(value) is not str or value.isprintable():  # markup of the page itself is of another class
         return value
     return "\n".join(map(escape_controls, value.split("\n")))
-
-
-def embed(kind: str, data: bytes) -> str:
-    """Return data as an address within the page."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def embed_table(data: bytes) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.image import imsave
 
 from suture.numbers import METHOD_NAMES, Bools, Floats, Measure, get_measure
 from suture.results.findings import LEADING
 from suture.results.heatmaps import format_value, is_detail, pick_colours
 from suture.results.inference.nulls import LEVEL, find_chance, tabulate_nulls
 from suture.results.measured import Measured, take_cells
-from suture.results.page.data import CellGrid, CellMap, Texts
+from suture.results.page.data import CellGrid, CellMap, Texts, embed
 from suture.results.standing import find_standing
 from suture.results.verdicts import ARTEFACT, CellVerdicts, describe_marks
 
@@ -122,24 +125,34 @@ def describe_map(grid: CellGrid, places: tuple[int, int]) -> dict[str, Any]:
     return {"grid": places[0], "map": places[1], "scale": describe_scale(given.measure), "sides": grid.sides,
             "about": f"Heat map of {given.measure.label}, {size} cells of {grid.name}. Arrow keys move from "
                      "cell to cell.",
-            "columns": grid.columns, "rows": lambda: _tabulate(grid, given)}
+            "columns": grid.columns, "rows": lambda: _tabulate(grid, given), "picture": lambda: _paint(given)}
 
 
 def _tabulate(grid: CellGrid, given: CellMap) -> list[tuple[str, list[dict[str, str]]]]:
     """Tabulate a map as texts with their colours; too large a one has no rows."""
     if given.values.size > _MOST_STATIC:
         return []
-    stars, chance = (given.signs.get(name, np.zeros(given.values.shape, bool)) for name in ("star", "chance"))
-    return [(row, [_style(given.measure, float(x), "*" * bool(star) + "°" * bool(sign))
-                   for x, star, sign in zip(given.values[i], stars[i], chance[i], strict=True)])
-            for i, row in enumerate(grid.rows)]
+    signs = {**given.signs, "own": grid.own}
+    return [(row, [_style(given.measure, float(x), {name for name in signs if signs[name][i, j]})
+                   for j, x in enumerate(given.values[i])]) for i, row in enumerate(grid.rows)]
 
 
-def _style(entry: Measure, value: float, signs: str) -> dict[str, str]:
+def _style(entry: Measure, value: float, signs: set[str]) -> dict[str, str]:
+    kind = " ".join(sorted(signs & {"hatch", "top", "own"}))
     if np.isnan(value):
-        return {"text": "–", "style": ""}
+        return {"text": "–", "style": "", "kind": kind}
     ground, ink = pick_colours(value, entry)
-    return {"text": format_value(value) + signs, "style": f"background:{ground};color:{ink}"}
+    text = format_value(value) + "*" * ("star" in signs) + "°" * ("chance" in signs)
+    return {"text": text, "style": f"background-color:{ground};color:{ink}", "kind": kind}
+
+
+def _paint(given: CellMap) -> str:
+    """Paint a map with a pixel for each cell, grey where a value is missing; return it as an address."""
+    pixels = [[to_rgb("#a4a7ab" if np.isnan(x) else pick_colours(x, given.measure)[0]) for x in row]
+              for row in given.values.tolist()]
+    data = io.BytesIO()
+    imsave(data, np.array(pixels), format="png")
+    return embed("image/png", data.getvalue())
 
 
 @cache

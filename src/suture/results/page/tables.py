@@ -13,6 +13,8 @@ from suture.ood import BUILT_IN, describe_range
 from suture.results.inference.nulls import count_above_chance
 from suture.results.measured import Measured
 from suture.results.sanity import is_lost
+from suture.results.standing import find_standing
+from suture.results.unjudged import shorten
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,6 +26,7 @@ _HEADERS = {
     "marked": "on marked cells", "worst_margin": "largest margin", "worst_source": "by source",
     "worst_target": "into target", "undefined": "cells without value",
 }
+_CALL = "a call in Python, of which no command is known; all its settings stand below"
 # Shown elsewhere on the page, so not in the list of settings.
 _SHOWN_ELSEWHERE = ("versions", "seed", "command", "settings", "n_fit", "n_test", "created", "device",
                     "notes", "stages", "ood", "chance", "warning")
@@ -63,6 +66,13 @@ def list_facts(measured: Measured) -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
+def list_terms(measured: Measured) -> str:
+    """Explain the short names of stitching methods and what works, in one sentence; empty without methods."""
+    criteria = find_standing(measured).criteria
+    names = [f"{method.upper()}: {METHOD_NAMES[method]}" for method in ("tlm", "dm") if method in criteria]
+    return "; ".join([*names, f"works: {next(iter(criteria.values())).rule}"]) + "." if names else ""
+
+
 def list_provenance(meta: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List how a comparison was made: settings, seed, device, versions and command."""
     rows = dict(meta.get("settings") or {})
@@ -81,7 +91,8 @@ def list_reproduction(measured: Measured) -> list[tuple[str, str]]:
     names = measured.source, measured.target
     prints = dict.fromkeys(f"{name} {found}" for name, found in
                            zip(names, meta.get("fingerprints") or (), strict=False))
-    rows = [("command", meta.get("command")), ("seed", meta.get("seed")),
+    call = "" if meta.get("command") or not meta.get("settings") else _CALL
+    rows = [("command", meta.get("command")), ("made by", call), ("seed", meta.get("seed")),
             ("versions", [f"{name} {version}" for name, version in (meta.get("versions") or {}).items()]),
             ("fingerprints of the weights", list(prints)), ("fingerprint of the run", meta.get("key")),
             ("device", meta.get("device")), ("made", meta.get("created"))]
@@ -113,7 +124,7 @@ def tabulate_verdict(table: pd.DataFrame) -> dict[str, Any] | None:
 
 def _format_entry(column: str, value: Any) -> tuple[str, bool]:
     if isinstance(value, str):
-        return (get_measure(value).label if column == "measure" else value or "–"), False
+        return (get_measure(value).label if column == "measure" else shorten(value, 24) or "–"), False
     if math.isnan(value):
         return "–", True
     return (f"{value:.3g}" if column == "worst_margin" else f"{value:.0f}"), True

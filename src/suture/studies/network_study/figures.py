@@ -27,11 +27,12 @@ from suture.results import (
     make_figure,
     make_printable,
     resolve_points,
+    shorten,
     strip_spines,
     write_legend,
 )
 from suture.studies.network_study.compared_networks import find_words
-from suture.studies.network_study.findings import choose_columns, shorten
+from suture.studies.network_study.findings import choose_columns
 from suture.studies.network_study.geometry import embed_networks, keep_complete, link_networks
 from suture.studies.network_study.layers import Reduce
 

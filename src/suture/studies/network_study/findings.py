@@ -10,7 +10,7 @@ import numpy as np
 
 from suture._base import SutureError, expect, make_unknown_error
 from suture.numbers import get_measure, sort_measures
-from suture.results import LEVEL, adjust_holm
+from suture.results import LEVEL, adjust_holm, shorten
 from suture.studies.network_study.inference import FEWEST, GroupContrast, Trend
 from suture.studies.network_study.layers import Reduce
 
@@ -152,12 +152,6 @@ def _describe_range(study: Study, measure: str, reduce: Reduce, ranked: Ranked) 
 
 def _join(a: str, b: str) -> str:
     return f"{shorten(a, _WIDEST)} and {shorten(b, _WIDEST)}"
-
-
-def shorten(name: str, most: int) -> str:
-    """Return a name with an ellipsis for its middle if it has more letters than `most`."""
-    head = (most - 1) // 2
-    return name if len(name) <= most else f"{name[:head]}…{name[head + 1 - most:]}"
 
 
 def describe_trend(trend: Trend, p: float, tests: int) -> str:

@@ -218,7 +218,13 @@ def _correlate_permuted(pairs: NetworkPairs, other: Floats, own: Floats, count: 
 
     known, moved = np.union1d(pairs.a, pairs.b), np.tile(np.arange(len(other)), (count, 1))
     moved[:, known] = [rng.permutation(known) for _ in range(count)]
-    ranks = rankdata(other[moved[:, pairs.a], moved[:, pairs.b]], axis=1)
+    drawn = moved[:, pairs.a], moved[:, pairs.b]
+    if len(pairs.a) == math.comb(len(known), 2) and np.array_equal(other, other.T, equal_nan=True):
+        whole = np.zeros(other.shape)  # permutations of all pairs move the ranks and change none
+        whole[pairs.a, pairs.b] = whole[pairs.b, pairs.a] = rankdata(other[pairs.a, pairs.b])
+        ranks = whole[drawn]
+    else:
+        ranks = rankdata(other[drawn], axis=1)
     a, b = ranks - ranks.mean(1, keepdims=True), own - own.mean()
     scale = np.sqrt((a**2).sum(1) * (b**2).sum())
     return np.asarray(np.divide(a @ b, scale, out=np.full(count, math.nan), where=scale > 0))

@@ -12,7 +12,7 @@ import numpy as np
 from suture._base import SutureError, make_unknown_error
 from suture.indices import INDICES
 from suture.numbers import METRIC_FORMS, Bools, Floats, get_base_name, get_measure
-from suture.results import Comparison, match_depths, pair_sites
+from suture.results import Comparison, match_depths, pair_sites, take_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,13 +66,12 @@ def _find_cause(made: Comparison, measure: str, lost: Bools) -> str:
     if not lost.any():
         return ""
     first = tuple(np.argwhere(lost)[0])
-    return str(made.matrix(measure, "reason").iloc[first] or made.marks(measure).iloc[first])
+    return str(take_cells(made, measure, "reason")[first] or take_cells(made, measure, "mark")[first])
 
 
 def read_cells(made: Comparison, measure: str) -> tuple[Floats, Floats]:
     """Return values (S, T) as they are, and as similarities; NaN where a cell is missing or marked."""
-    values = made.matrix(measure).to_numpy(copy=True)
-    values[made.marks(measure).to_numpy() != ""] = np.nan
+    values = np.where(take_cells(made, measure, "mark") != "", np.nan, take_cells(made, measure))
     common = get_measure(measure).common
     return values, np.vectorize(lambda v: v if np.isnan(v) else common(v), otypes=[float])(values)
 

@@ -21,6 +21,7 @@ from suture.results import (
     format_value,
     list_provenance,
     render_png,
+    shorten,
 )
 from suture.studies.network_study.figures import find_partial
 from suture.studies.network_study.findings import (
@@ -28,7 +29,6 @@ from suture.studies.network_study.findings import (
     describe_contrast,
     describe_trend,
     list_names,
-    shorten,
 )
 from suture.studies.network_study.layers import Reduced
 
@@ -155,7 +155,7 @@ def _list_provenance(study: Study) -> list[tuple[str, str]]:
     """List settings, versions and data as one comparison has them, and what the study adds."""
     first = next(iter(study.comparisons.values()), None)
     meta = dict(study.meta) if first is None else {**first.meta, "created": study.meta.get("created")}
-    kept = ("settings", "versions", "seed", "device", "created", "n_fit", "n_test")
+    kept = ("settings", "versions", "seed", "device", "created", "n_fit", "n_test", "command")
     rows = list_provenance({key: meta[key] for key in kept if meta.get(key) is not None})
     folder = study.meta.get("folder")
     return [*rows, *([("folder", str(folder))] if folder else [])]

@@ -70,7 +70,9 @@ function measureWidest(names, size) {
 function layOut(grid, room, most) {
   const rows = grid.rows.length, columns = grid.columns.length, size = 11;
   const left = 20 + Math.min(measureWidest(grid.rows, size) + 4, room * .36);
-  const cell = Math.max(2, Math.min(most.cell, most.height / rows, (room - left - 4) / columns));
+  const names = 20 + Math.min(measureWidest(grid.columns, size) + 6, 120);
+  const cell = Math.max(2, Math.min(most.cell, most.height / rows, (room - left - 4) / columns,
+    ((most.whole || Infinity) - names - 4) / rows));
   const whole = cell > 12 ? Math.floor(cell) : cell;
   const wide = measureWidest(grid.columns, size);
   const turned = wide > whole - 4;
@@ -113,14 +115,31 @@ function drawCell(pen, map, cell, x, y, side, palette) {
   }
 }
 
+const numbers = new Map();
+// Width of a number at one pixel; a page has thousands of them, and measuring is slow.
+function measureNumber(words, style) {
+  const key = style + words;
+  if (!numbers.has(key)) {
+    ruler.font = `${style} 20px ${FONT}`;
+    numbers.set(key, ruler.measureText(words).width / 20);
+  }
+  return numbers.get(key);
+}
+// A number with as many digits as its cell has room for, in a size that can be read; nothing if there is none.
+function fitNumber(value, style, side, room) {
+  for (let digits = side >= 34 ? 3 : 2; digits >= 0; digits--) {
+    const words = formatValue(value, digits), most = Math.min(13, Math.max(8, side * (digits === 3 ? .29 : .34)));
+    const size = Math.min(most, room / measureNumber(words, style));
+    if (size >= Math.max(7.5, .75 * most)) return { words, size };
+  }
+  return null;
+}
+
 function drawValue(pen, cell, x, y, side, inner, ground, ink) {
-  const middle = x + inner / 2, digits = side >= 34 ? 3 : 2;
-  const size = Math.min(13, Math.max(8, side * (digits === 3 ? .29 : .34)));
-  if (side >= 22) {
-    const words = formatValue(cell.value, digits);
-    const style = cell.signs & TOP ? "bold" : "";
-    ruler.font = `${style} ${size}px ${FONT}`;
-    const wide = ruler.measureText(words).width + 3;
+  const middle = x + inner / 2, style = cell.signs & TOP ? "bold" : "";
+  const found = side >= 22 && fitNumber(cell.value, style, side, inner - (cell.own ? 5 : 1));
+  if (found) {
+    const { words, size } = found, wide = measureNumber(words, style) * size + 3;
     if (cell.signs & HATCH) pen.rect(middle - wide / 2, y + inner / 2 - size * .62, wide, size * 1.24, ground);
     pen.text(words, middle, y + inner / 2, { fill: ink, size, style });
     if (cell.signs & TOP) pen.dot(x + 5, y + 5, Math.min(2.2, side / 12), ink);

@@ -27,15 +27,16 @@ function drawRest(rest) {
 if (roomy) (window.requestIdleCallback || setTimeout)(() => drawRest(plots));
 
 // Choose a cell of a map: it is marked in all maps that have it, and the panel says what it holds.
-function choose(plot, i, j) {
+function choose(plot, i, j, spoken = true) {
   const { grid, map } = plot;
+  plot.last = [i, j];
   chosen = { plot, i, j, row: grid.rows[i], column: grid.columns[j] };
   for (const other of plots) if (other.near) other.mark(chosen);
   for (const profile of profiles) if (profile.grid === grid) profile.show(i, j);
-  say(grid, map, i, j);
+  say(grid, map, i, j, spoken);
 }
 
-function say(grid, map, i, j) {
+function say(grid, map, i, j, spoken) {
   const cell = readCell(grid, map, i, j), interval = describeInterval(cell);
   const number = isNaN(cell.value) ? "no value" : String(cell.value);
   const parts = [number, interval && `95 % interval ${interval}`, isNaN(cell.n) ? "" : `n = ${cell.n}`,
@@ -43,12 +44,16 @@ function say(grid, map, i, j) {
   const lines = [`${map.label}: ${parts.filter(Boolean).join(", ")}`, ...cell.lines];
   const where = document.createElement("strong");
   where.textContent = `${grid.rows[i]} → ${grid.columns[j]}`;
-  panel.querySelector("[aria-live]").replaceChildren(where, ...lines.filter(Boolean).map(line => {
+  const box = panel.querySelector("[aria-live]");
+  box.setAttribute("aria-live", spoken ? "polite" : "off"); // a pointer that passes says nothing aloud
+  box.replaceChildren(where, ...lines.filter(Boolean).map(line => {
     const made = document.createElement("p");
     made.textContent = line;
     return made;
   }));
   panel.classList.add("on");
+  box.scrollTop = 0;
+  if (box.scrollHeight > box.clientHeight) box.tabIndex = 0; else box.removeAttribute("tabindex");
   panel.querySelector("button").hidden = false;
 }
 
@@ -105,9 +110,19 @@ for (const link of document.querySelectorAll("a[data-table]")) {
 for (const button of document.querySelectorAll("button.print")) button.addEventListener("click", () => print());
 for (const button of document.querySelectorAll("button.copy")) {
   button.addEventListener("click", async () => {
-    const text = document.getElementById(button.dataset.of).innerText;
-    try { await navigator.clipboard.writeText(text); button.textContent = "Copied"; }
-    catch { getSelection().selectAllChildren(document.getElementById(button.dataset.of)); }
+    const of = document.getElementById(button.dataset.of), words = button.textContent;
+    const pairs = [...of.querySelectorAll("dt")].map(name => {
+      const value = name.nextElementSibling;
+      return `${name.textContent}: ${(value.querySelector("code") || value).textContent}`;
+    });
+    try {
+      await navigator.clipboard.writeText(pairs.join("\n") || of.textContent);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(of);
+      button.textContent = "Selected: press Ctrl+C";
+    }
+    setTimeout(() => { button.textContent = words; }, 4000);
   });
 }
 
@@ -123,10 +138,19 @@ addEventListener("afterprint", () => {
   redraw();
 });
 
-// What scrolls sideways can be scrolled by keyboard.
-for (const box of document.querySelectorAll(".scroll, pre")) {
-  if (box.scrollWidth <= box.clientWidth) continue;
-  box.tabIndex = 0;
-  box.setAttribute("role", "group");
-  box.setAttribute("aria-label", box.dataset.name || "table");
+// What scrolls sideways can be scrolled by keyboard; what does not is no stop of Tab.
+function markScrolls() {
+  for (const box of document.querySelectorAll(".scroll:not(.values), pre")) {
+    if (!box.clientWidth) continue; // in a closed panel
+    if (box.scrollWidth > box.clientWidth) {
+      const name = box.dataset.name || box.getAttribute("aria-label") || "table";
+      Object.entries({ tabindex: "0", role: "group", "aria-label": name }).forEach(([k, v]) => box.setAttribute(k, v));
+    } else {
+      box.dataset.name ||= box.getAttribute("aria-label") || "";
+      for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
+    }
+  }
 }
+markScrolls();
+document.addEventListener("toggle", markScrolls, true);
+addEventListener("resize", markScrolls);

@@ -18,13 +18,16 @@ class Plot {
   }
   measure() {
     this.room = this.lead ? this.figure.clientWidth : this.figure.parentElement.clientWidth || 900;
+    // On a desktop the maps of the first screen end where it ends.
+    const top = this.frame.getBoundingClientRect().top + scrollY;
+    this.tall = this.lead && innerWidth >= 640 && top < innerHeight ? Math.max(240, innerHeight - top - 6) : Infinity;
   }
   size() {
     const { room, lead } = this, columns = this.grid.columns.length;
     const alone = lead && this.figure.matches(":only-child");
     // Small maps are as wide as their numbers need, as long as there are few columns.
     const wide = lead ? Math.min(room, 620) : Math.min(room, Math.max(290, columns <= 12 ? 70 + 22 * columns : 0));
-    this.at = layOut(this.grid, wide, { cell: lead ? 54 : 38, height: !lead ? 300 : alone ? 520 : 324 });
+    this.at = layOut(this.grid, wide, { cell: lead ? 54 : 38, height: !lead ? 300 : alone ? 520 : 324, whole: this.tall });
     if (!lead) this.figure.style.width = `${Math.min(room, Math.max(this.at.width, 250))}px`;
     this.canvas.style.width = `${this.at.width}px`;
     this.canvas.style.aspectRatio = `${this.at.width} / ${this.at.height}`;
@@ -65,20 +68,20 @@ class Plot {
     const point = event => {
       const at = this.find(event);
       const same = chosen && chosen.plot === this && at && chosen.i === at[0] && chosen.j === at[1];
-      if (at && !same) choose(this, ...at);
+      if (at && !same) choose(this, ...at, event.type === "click");
     };
     this.canvas.addEventListener("pointermove", event => { if (event.pointerType === "mouse") point(event); });
     this.canvas.addEventListener("click", point);
     this.frame.addEventListener("focus", () => {
-      if (this.frame.matches(":focus-visible")) choose(this, ...(this.place || [0, 0]));
+      if (this.frame.matches(":focus-visible")) choose(this, ...(this.place || this.last || [0, 0]));
     });
     this.frame.addEventListener("keydown", event => this.move(event));
     this.figure.querySelector("button.table").addEventListener("click", event => this.toggleTable(event.target));
     this.figure.querySelector("button.svg").addEventListener("click", () => offer(
-      `${this.map.key}-${this.grid.name}.svg`.replace(/[^\w.-]+/g, "-"), "image/svg+xml", makeSvg(this.grid, this.map)));
+      `${`${this.map.key}-${this.grid.name}`.replace(/[^\w.-]+/g, "-").slice(0, 120)}.svg`, "image/svg+xml", makeSvg(this.grid, this.map)));
   }
   move(event) {
-    const rows = this.grid.rows.length, columns = this.grid.columns.length, [i, j] = this.place || [0, 0];
+    const rows = this.grid.rows.length, columns = this.grid.columns.length, [i, j] = this.place || this.last || [0, 0];
     const to = { ArrowUp: [i - 1, j], ArrowDown: [i + 1, j], ArrowLeft: [i, j - 1], ArrowRight: [i, j + 1],
       Home: [event.ctrlKey ? 0 : i, 0], End: [event.ctrlKey ? rows - 1 : i, columns - 1],
       PageUp: [0, j], PageDown: [rows - 1, j] }[event.key];
