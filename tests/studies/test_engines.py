@@ -165,11 +165,13 @@ def test_a_worker_that_is_closed_before_its_task_gives_it_back(monkeypatch: pyte
     monkeypatch.setattr(processes.os, "_exit", lambda code: None)
     watched, closed = Pipe(duplex=False)
     closed.close()
-    Thread(target=processes._end_with, args=(watched,), daemon=True).start()
+    watcher = Thread(target=processes._end_with, args=(watched,), daemon=True)
+    watcher.start()
     assert waits.wait(10)
     found: list[Outcome] = []
     task = Thread(target=lambda: found.append(processes._run(PairTask(("a", "b"), ""))), daemon=True)
     task.start()
     task.join(5)
     ended.set()
+    watcher.join()  # as it ends its process, once os._exit is the real one again
     assert [outcome.record for outcome in found] == [None]

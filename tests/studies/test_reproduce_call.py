@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
 import suture
 from suture import SutureError
 from suture._base import SutureWarning
 from suture.studies import ReproduceOptions, StudyFile, plan_reproduction, read_reproduction
-from suture.studies.experiments.call import RECORDS, leave_out_lacking, run_experiment
+from suture.studies.experiments.call import RECORDS, describe_machine, leave_out_lacking, run_experiment
 from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.first_seeds import keep_seeds
 from suture.studies.experiments.record import Found, Record, read_parts
@@ -117,7 +119,7 @@ class Told(Experiment):
 
 def run_told(folder: Path, values: dict[str, float], parts: tuple[str, ...]) -> dict[str, Any]:
     given = ReproduceOptions("E5", folder=folder)
-    spec: Any = None
+    spec: Any = SimpleNamespace(settings=SimpleNamespace(torch_device=torch.device("cpu")))
     run_experiment(Told(values), [Part(name, spec) for name in parts], given)
     kept = read_parts(given.place / RECORDS / "E5")
     return {name: found.tables["t"]["x"].tolist() for name, found in kept.items()}
@@ -136,6 +138,11 @@ def test_parts_of_an_earlier_run_do_not_mix_with_those_that_are_run_anew(tmp_pat
     with pytest.raises(KeyError):
         run_told(tmp_path, {"": 3}, ("", "back"))
     assert read_parts(tmp_path / "tiny" / RECORDS / "E5").keys() == {""}
+
+
+def test_the_machine_of_a_record_has_the_name_of_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert describe_machine(torch.device("cuda:1")) == f"{describe_machine(torch.device('cpu'))}, GPU 1"
 
 
 def test_a_damaged_record_is_written_anew(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from pydantic import SkipValidation
 from typing_extensions import Doc
 
@@ -200,7 +201,13 @@ def run_experiment(experiment: Experiment, parts: Sequence[Part], given: Reprodu
     for part in parts:
         found[part.name] = experiment.run(part)
         join_parts(experiment.name, given.scale, {name: found[name] for name in names if name in found},
-                   f"{platform.machine()}, {os.cpu_count()} cores").save(place)
+                   describe_machine(part.spec.settings.torch_device)).save(place)
+
+
+def describe_machine(device: torch.device) -> str:
+    """Return processor, number of cores and, if it is used, the GPU."""
+    gpu = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
+    return ", ".join([platform.machine(), f"{os.cpu_count()} cores", *gpu])
 
 
 def read_reproduction(place: Path, scale: str) -> Reproduction:

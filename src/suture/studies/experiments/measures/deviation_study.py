@@ -177,7 +177,8 @@ def find_accuracies(source: nn.Module, target: nn.Module, test: Batch, site: str
     """
     assert test.labels is not None
     right = [0] * (1 + len(maps))
-    for images, labels in zip(test.source.split(_AT_ONCE), test.labels.split(_AT_ONCE), strict=True):
+    for images, labels in zip(torch.split(test.source, _AT_ONCE),
+                              torch.split(test.labels, _AT_ONCE), strict=True):
         with disable_gradients():
             own, x = images.to(_find_device(target)), _capture(source, images, site)
             logits = [target(own), *(run_tail(target, own, site, _apply(x, *of).to(own)) for of in maps)]
@@ -189,7 +190,7 @@ def find_accuracies(source: nn.Module, target: nn.Module, test: Batch, site: str
 def _capture(network: nn.Module, images: Tensor, site: str) -> Tensor:
     """Return the representations of images at a site, computed in small batches, on the CPU."""
     return torch.cat([capture(network, part.to(_find_device(network)), [site])[site].cpu()
-                      for part in images.split(_AT_ONCE)])
+                      for part in torch.split(images, _AT_ONCE)])
 
 
 def _find_device(network: nn.Module) -> torch.device:
