@@ -23,8 +23,8 @@ from suture.results.verdicts import ARTEFACT, CellVerdicts, describe_marks
 
 _GROUPS = {**{tag: name.capitalize() for tag, name in METHOD_NAMES.items()}, "": "Structural indices"}
 """Titles of the groups of measures, by the prefix of their names."""
-_MOST_STATIC = 600
-"""Largest number of cells of a table that stands in the page for readers without scripts."""
+_MOST_STATIC, _WIDEST_STATIC = 600, 14
+"""Largest number of cells and of columns of a table that stands in the page for readers without scripts."""
 
 
 def build_grid(measured: Measured, verdicts: Mapping[str, CellVerdicts]) -> CellGrid:
@@ -130,7 +130,7 @@ def describe_map(grid: CellGrid, places: tuple[int, int]) -> dict[str, Any]:
 
 def _tabulate(grid: CellGrid, given: CellMap) -> list[tuple[str, list[dict[str, str]]]]:
     """Tabulate a map as texts with their colours; too large a one has no rows."""
-    if given.values.size > _MOST_STATIC:
+    if given.values.size > _MOST_STATIC or len(grid.columns) > _WIDEST_STATIC:
         return []
     signs = {**given.signs, "own": grid.own}
     return [(row, [_style(given.measure, float(x), {name for name in signs if signs[name][i, j]})
