@@ -77,8 +77,20 @@ DEVIATIONS = (
         "CIFAR-5M as in-distribution images; 32 of them and 32 others in a batch",
         "the training images again; 64 and 64", "not measured"),
     Deviation(
+        "", "Length of fine-tuning", f"{_DETECTOR}:185-190",
+        "an epoch is as long as the smaller of both sets of images: 300,000, thus 9,375 steps",
+        "an epoch is the training images once: 50,000, thus 782 steps", "not measured"),
+    Deviation(
         "", "Inputs of detectors", f"{_MODELS}/repr_cls_resnet.py:190",
         "representations as they are, resized to the image",
         "channels are standardised by their native mean and deviation, then resized",
         "detectors train alike at every scale of a site; not measured"),
+    Deviation(
+        "", "Augmentation of SVHN", "general_utils/datasets/svhn.py:7-12",
+        "edges are padded; turns by up to 5 degrees, scales of 0.9 to 1.1 and shears of up to 5 degrees",
+        "crops of 4 pixels, without mirroring", "E5 at the paper's scale only; not measured"),
+    Deviation(
+        "", "Networks of ImageNet", "misc/imagenet_train_main.py",
+        "a ResNet-18 that the authors trained", "published weights, by path",
+        "E1 at the paper's scale only; not measured"),
 )
