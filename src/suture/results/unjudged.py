@@ -24,8 +24,8 @@ def shorten(name: str, most: int = 48) -> str:
 def describe_one_cell(measured: Measured, methods: Mapping[str, CellVerdicts]) -> list[str]:
     """Say the verdict of the only cell by each method, with its reason."""
     source, target = shorten(measured.sources[0]), shorten(measured.targets[0])
-    return [f"{METHOD_NAMES[method].capitalize()} of {source} into {target}: {found.words.iloc[0, 0]}; "
-            f"{found.reasons.iloc[0, 0]}." for method in ("tlm", "dm")
+    return [f"{METHOD_NAMES[method].capitalize()} of {source} into {target}: {found.words.to_numpy()[0, 0]}; "
+            f"{found.reasons.to_numpy()[0, 0]}." for method in ("tlm", "dm")
             if (found := methods.get(method)) is not None]
 
 
