@@ -45,7 +45,7 @@ def run(name: str, seeds: list[int], images: common.Images) -> None:
                                     tlm=s["tlm"], indices="cka_debiased", device="cpu", seed=seed,
                                     ood=OOD(()), names=(f"seed {seed}", f"seed {seed + bool(target)}"),
                                     save_to=STORE / f"{name}-{seed}-{kind.replace(' ', '-')}")
-            print("\n".join(result.findings().all), flush=True)
+            print(result.findings(), flush=True)
             rows += _cells(result, seed, kind)
             ranges.append(result.natural_range().assign(seed=seed, into=kind))
         pd.DataFrame(rows).to_csv(HERE / f"distance-{name}-cells.csv", index=False, float_format="%.4g")

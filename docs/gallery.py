@@ -8,22 +8,37 @@ Every line of code on the page is the line that made the image below it, at the 
 from __future__ import annotations
 
 import ast
-import copy
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
-from torch import nn
 
 import suture
-from suture import zoo
-from suture.results import Heat, draw_matrix_grid
 
 HERE = Path(__file__).parent
-EPOCHS = (0, 1, 2, 4, 8)
-"""Epochs after which the network is kept for the study."""
+RESULTS = """\
+import copy, dataclasses
+import suture
+from suture import zoo
+
+train, test = zoo.digits("train"), zoo.digits("test")
+recipe, kept = dataclasses.replace(zoo.DIGITS_RECIPE, epochs=8), {}
+
+def keep(network, history):     # called before the training and after each epoch
+    if len(history.losses) in (0, 1, 2, 4, 8):
+        kept[f"epoch {len(history.losses)}"] = copy.deepcopy(network)
+
+one, _ = zoo.train_network("resnet_digits", 0, recipe, on_epoch=keep)
+two, _ = zoo.train_network("resnet_digits", 1, recipe)
+how = {"device": "cpu", "seed": 0, "indices": ["cka_debiased"], "nulls": 200}
+tlm = suture.TaskRecipe(epochs=6, batch_size=64, lr=1e-2, schedule="cosine")
+result = suture.compare(one, None, train, test, names=("A", "A"), tlm=tlm, save_to="gallery/A-A", **how)
+other = suture.compare(one, two, train, test, names=("A", "B"), methods=["dm"], save_to="gallery/A-B", **how)
+study = suture.study(kept, train, test, folder="gallery/study", methods=(), ood=None, device="cpu", seed=0,
+                     indices=["cka"], nulls=0,
+                     about={name: {"epoch": int(name.split()[1])} for name in kept})"""
+"""Code of the page that trains and compares."""
 
 
 class Shown(NamedTuple):
@@ -37,20 +52,22 @@ class Shown(NamedTuple):
 
 FIGURES = (
     Shown("pair", "The pair", "How well the stitched networks work, and how far their representations lie "
-          "from native ones, for task loss matching above and direct matching below. Hatched cells work with "
-          "representations that no natural input reaches.", "result.plot_pair()"),
+          "from native ones, for task loss matching above and direct matching below. Hatched cells work, but "
+          "with representations that no natural input reaches.", "result.plot_pair()"),
     Shown("pair-auroc", "The pair with a detector", "Any distance of a stitching method can stand on the "
           "right.", 'result.plot_pair("auroc_mahalanobis")'),
     Shown("map", "One measure", "Limits are those of the measure, so that figures can be compared; `vmin`, "
           "`vmax` and `cmap` change that. A star marks what is not to be trusted, ° what is at chance.",
           'result.plot("cka_debiased").figure'),
     Shown("profile", "Corresponding layers", "Bars are 95 % intervals; the band holds 95 % of what the index "
-          "says by chance.", "other.plot_profile()"),
+          "says by chance. The dotted line at a natural distance of 1 is as far as natural inputs go.",
+          "other.plot_profile()"),
     Shown("curves", "Learning curves", "Medians and ranges over cells.", "result.plot_curves()"),
     Shown("scores", "Scores of a detector", "One panel for each target site.", "result.plot_scores()"),
     Shown("grid", "Matrices of one's own", "Any labelled matrices, with one colour bar for all of one "
-          "measure.", 'one, two = (r.matrix("cka_debiased") for r in (result, other))\n'
-          'draw_matrix_grid([[Heat(one, "cka_debiased"), Heat(two, "cka_debiased")]],\n'
+          "measure.", 'from suture.results import Heat, draw_matrix_grid\n\n'
+          'first, second = (r.matrix("cka_debiased") for r in (result, other))\n'
+          'draw_matrix_grid([[Heat(first, "cka_debiased"), Heat(second, "cka_debiased")]],\n'
           '                 columns=("A → A", "A → B"))'),
     Shown("study-map", "Networks of a study", "Checkpoints of one training.", 'study.plot("map")'),
     Shown("study-tree", "Tree", "Average linkage of distances that are a metric.", 'study.plot("tree")'),
@@ -62,37 +79,15 @@ FIGURES = (
 
 
 def compute(folder: Path) -> dict[str, Any]:
-    """Train and compare, or load what an earlier run has kept."""
-    train, test = zoo.digits("train"), zoo.digits("test")
-    kept: dict[str, nn.Module] = {}
-
-    def keep(network: nn.Module, history: Any) -> None:
-        epoch = len(kept_epochs)
-        kept_epochs.append(epoch)
-        if epoch in EPOCHS:
-            kept[f"epoch {epoch}"] = copy.deepcopy(network)
-
-    kept_epochs: list[int] = []
-    recipe = dataclasses.replace(zoo.DIGITS_RECIPE, epochs=max(EPOCHS))
-    network, _ = zoo.train_network("resnet_digits", 0, recipe, on_epoch=keep)
-    second, _ = zoo.train_network("resnet_digits", 1, recipe)
-    how: dict[str, Any] = {"device": "cpu", "seed": 0, "indices": ["cka_debiased"], "nulls": 200}
-    tlm = suture.TaskRecipe(epochs=6, batch_size=64, lr=1e-2, schedule="cosine")
-    names = {name: {"epoch": int(name.split()[1])} for name in kept}
-    return {
-        "result": suture.compare(network, None, train, test, names=("A", "A"), tlm=tlm,
-                                 save_to=folder / "A-A", **how),
-        "other": suture.compare(network, second, train, test, names=("A", "B"), methods=["dm"],
-                                save_to=folder / "A-B", **how),
-        "study": suture.study(kept, train, test, folder=folder / "study", about=names, methods=(), ood=None,
-                              **{**how, "indices": ["cka"], "nulls": 0}),
-    }
+    """Train and compare by the code on the page, or load what an earlier run has kept."""
+    names: dict[str, Any] = {}
+    exec(compile(RESULTS.replace('"gallery/', f'"{folder}/'), "docs/gallery.md", "exec"), names)
+    return names
 
 
-def draw(shown: Shown, results: dict[str, Any]) -> Figure:
+def draw(shown: Shown, names: dict[str, Any]) -> Figure:
     """Draw a figure by the code on the page."""
     with suture.style("column"):
-        names = {**results, "Heat": Heat, "draw_matrix_grid": draw_matrix_grid}
         *before, last = ast.parse(shown.code).body
         exec(compile(ast.Module(before, []), shown.name, "exec"), names)
         return eval(ast.unparse(last), names)
@@ -100,7 +95,7 @@ def draw(shown: Shown, results: dict[str, Any]) -> Figure:
 
 def write_page(results: dict[str, Any]) -> str:
     """Write the page."""
-    parts = [_HEAD]
+    parts = [_HEAD.replace("{results}", RESULTS)]
     for shown in FIGURES:
         parts.append(f"## {shown.title}\n\n{shown.words}\n\n```python\n{shown.code}\n```\n\n"
                      f'<img src="gallery/{shown.name}.png" width="400" alt="{shown.title}">\n')
@@ -114,8 +109,16 @@ def write_page(results: dict[str, Any]) -> str:
 
 _HEAD = """# Gallery
 
-Figures of a comparison (`suture.compare`) and of a study (`suture.study`), 3.3 inches wide, the column of a
-conference paper. Made by `docs/gallery.py`; each line of code made the image below it, within
+Figures of comparisons (`suture.compare`) and of a study (`suture.study`), 3.3 inches wide, the column of a
+conference paper. `docs/gallery.py` makes them on a CPU in a few minutes: `result` compares a small ResNet
+with itself, `other` with one of another seed, and `study` five checkpoints of its training, all on
+scikit-learn's digits (500 test images):
+
+```python
+{results}
+```
+
+Each example made the image below it, within a style, such as
 
 ```python
 with suture.style("column"):        # or "two-column" (6.75 inches), "slide"
@@ -126,8 +129,8 @@ with suture.style("column"):        # or "two-column" (6.75 inches), "slide"
 Without a style, sizes, fonts and widths are those of matplotlib's settings (`rcParams`). Text shrinks to 5
 points where there is less room; numbers lose digits, then go; long names are rotated, shortened by an
 ellipsis, and then only every second, third, ... is written. `result.plot(measure, ax=ax)` draws on your own
-axes. A `PdfPages` document has one type of fonts for all pages: open it within a style, or set
-`pdf.fonttype` to 42. `Heat` and `draw_matrix_grid` come from `suture.results`.
+axes; figures of them look best with `layout="constrained"`. A `PdfPages` document has one type of fonts for
+all pages: open it within a style, or set `pdf.fonttype` to 42.
 """
 
 

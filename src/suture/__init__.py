@@ -108,14 +108,15 @@ def say_loading() -> Iterator[None]:
     shown = ("torch" not in sys.modules and os.environ.get("SUTURE_PROGRESS") != "0"
              and os.environ.get("TERM") != "dumb" and (workers is None or workers.parent_process() is None)
              and all(s is not None and s.isatty() for s in (sys.stdout, sys.stderr)))
+    text = "suture: loading PyTorch"
     if shown:
-        sys.stderr.write("suture: loading PyTorch")
+        sys.stderr.write(text)
         sys.stderr.flush()
     try:
         yield
     finally:
         if shown:
-            sys.stderr.write("\r\x1b[K")
+            sys.stderr.write("\b" * len(text) + "\x1b[K")  # what stood before it in the line stays
             sys.stderr.flush()
 
 

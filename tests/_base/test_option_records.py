@@ -22,6 +22,7 @@ from suture._base import (
     checked,
     keyword_options,
     list_options,
+    make_unknown_error,
     options,
     takes,
 )
@@ -89,6 +90,13 @@ def test_numbers_of_any_library_are_taken(value: Any) -> None:
     assert type(Made(value).count) is int
     assert Made(value, rate=value).rate == 3.0
     assert Made(1, rate=np.float32(0.5), share=np.float64(0.25)) == Made(1, 0.5, 0.25)
+
+
+@pytest.mark.parametrize(("name", "near"), [("layers", "sites"), ("verbose", "progress"), ("val", "test")])
+def test_names_that_other_libraries_have(name: str, near: str) -> None:
+    error = make_unknown_error("option", name, ["names", "groups", near, "task"])
+    assert str(error).endswith(f"{name!r}; nearest: {near}")
+    assert near not in str(make_unknown_error("option", name, ["names"]))
 
 
 def test_unknown_names_choices_and_missing_options() -> None:

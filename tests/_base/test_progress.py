@@ -8,6 +8,8 @@ import logging
 import multiprocessing.process
 import os
 import sys
+import threading
+import time
 import types
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +18,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
+from tqdm import tqdm
 
 import suture
 from suture import SutureError, zoo
@@ -81,6 +85,31 @@ def test_the_display_ends_with_an_error(open_terminal: Callable[[], Stream]) -> 
     assert tell() == [True, False]
 
 
+def test_one_display_for_threads_that_begin_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    begin = threading.Barrier(3)
+
+    def make() -> Any:  # loads rich, so others begin meanwhile
+        time.sleep(0.05)
+        made.append(types.SimpleNamespace(start=lambda: None, update=print, stop=lambda: None))
+        return made[-1]
+
+    def work() -> None:
+        begin.wait()
+        with display_progress(None):
+            time.sleep(0.05)
+
+    monkeypatch.setattr(display, "_choose_display", lambda given: make)
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    with display_progress(None):
+        assert len(made) == 2  # the place is free again
+
+
 def switch_off(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("SUTURE_PROGRESS", "0")
 
@@ -136,7 +165,50 @@ def test_true_prints_lines_where_there_is_no_terminal(monkeypatch: pytest.Monkey
         f"suture: {SETTING_UP}", "suture: a\\x1b[2J: 1 of 2"]
 
 
-@pytest.mark.parametrize(("loaded", "shown"), [(False, "suture: loading PyTorch\r\x1b[K"), (True, "")])
+def test_half_a_line_stays(open_terminal: Callable[[], Stream]) -> None:
+    """Bars begin in a line of their own: a full line of spaces wraps only where something stands already."""
+    terminal = open_terminal()
+    terminal.write("comparing ... ")
+    tell()
+    width = Console(file=terminal).width
+    assert terminal.getvalue().startswith("comparing ... " + " " * width + "\r")
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_logs_on_a_terminal_are_not_drawn_over(name: str, open_terminal: Callable[[], Stream]) -> None:
+    open_terminal()
+    stream, log = getattr(sys, name), logging.getLogger("tests.of_bars")
+    handler = logging.StreamHandler(stream)
+    log.addHandler(handler)
+    try:
+        with display_progress(None):
+            assert handler.stream is getattr(sys, name) is not stream  # what prints above the bars
+        assert handler.stream is getattr(sys, name) is stream
+    finally:
+        log.removeHandler(handler)
+
+
+def test_a_bar_of_tqdm_goes_and_comes_back(open_terminal: Callable[[], Stream]) -> None:
+    terminal = open_terminal()
+    with tqdm(total=3, desc="mine", file=terminal) as bar:
+        before = len(terminal.getvalue())
+        tell()
+        cleared, _, rest = terminal.getvalue()[before:].partition("moments")
+        assert cleared.startswith("\r")
+        assert "mine" not in cleared
+        assert "mine" in rest.rpartition("moments")[2]
+        bar.update()
+
+
+def forget(text: str) -> str:
+    """Return what takes a text away from a line of a terminal."""
+    return "\b" * len(text) + "\x1b[K"
+
+
+LOADING = "suture: loading PyTorch"
+
+
+@pytest.mark.parametrize(("loaded", "shown"), [(False, LOADING + forget(LOADING)), (True, "")])
 def test_a_line_while_pytorch_is_loading(loaded: bool, shown: str, open_terminal: Callable[[], Stream],
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = open_terminal()

@@ -16,8 +16,11 @@ DOCS = Path(__file__).parents[2] / "docs" / "paper" / "tiny"
 
 @pytest.mark.parametrize(("asked", "named"), [
     (("E99",), "E99"), (("E1", "--scale", "huge"), "huge"), (("E1", "--scale", "small"), "cifar10"),
-    (("E1", "--data", "cifar10"), "'cifar10'"), (("E1", "--data", "cifar10=nowhere"), "'nowhere'"),
-    (("E4", "--scale", "small", "--data", "cifar10=."), "E4"), (("E1", "--page"), "records")])
+    (("E1", "--data", "cifar10"), "'cifar10'"),
+    (("E1", "--scale", "small", "--data", "cifar10=nowhere"), "'nowhere'"),
+    (("E1", "--scale", "small", "--data", "cifar10=.", "--data", "cifar10=x"), "one path of cifar10"),
+    (("E1", "--seeds", "0"), "seeds"), (("E1", "--plan", "--page"), "--plan or --page"),
+    (("E99", "--page"), "E99"), (("E1", "--page"), "records")])
 def test_what_there_is_not(command: Command, asked: tuple[str, ...], named: str) -> None:
     code, out, problems = command("reproduce", *asked)
     assert (code, out) == (2, "")
@@ -44,4 +47,11 @@ def test_a_plan_trains_nothing(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("reproduce", "E9", "--plan")
     assert code == 0
     assert "E9" in out
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.rglob("reproduction"))
+
+
+def test_a_plan_says_what_data_to_name(command: Command) -> None:
+    code, out, problems = command("reproduce", "E1", "--scale", "paper", "--plan")
+    assert (code, problems) == (0, "")
+    assert "E1-imagenet.toml needs imagenet, resnet18_weights, vit_weights" in out
+    assert "--data cifar10=PATH --data random_images=PATH --data svhn=PATH" in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -45,6 +46,15 @@ def test_channels_last_where_it_changes_nothing(make: type[nn.Module], layout: s
     assert _layout(made) == layout
     with torch.no_grad():
         torch.testing.assert_close(made(images(9)), given.eval()(images(9)))
+
+
+@pytest.mark.parametrize(("inputs", "advice"), [
+    ({"image": images(4)}, "'image' is no argument of its forward (x)"),
+    (images(4).double(), "its weights are float32, the inputs float64"),
+])
+def test_inputs_that_do_not_fit(inputs: Any, advice: str) -> None:
+    with pytest.raises(SutureError, match=re.escape(advice)):
+        prepare(network(), inputs, CPU, "source")
 
 
 def test_the_copy_is_private_and_frozen() -> None:

@@ -174,3 +174,25 @@ def test_vision_transformers_are_recognised(name: str) -> None:
         x = sited.pick_representations(done)[0]
         mine, own = (next(iter(o.values())) for o in (sited.tail(0, x, done), done.output))
     torch.testing.assert_close(mine, own, rtol=1e-4, atol=1e-5)
+
+
+class SumOfAll(nn.Module):
+    """The logits are of the sum of six outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.ModuleDict({name: nn.Linear(3, 3) for name in "abcdef"})
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Any:
+        found = []
+        for step in self.steps.values():
+            x = step(x)
+            found.append(x)
+        return self.head(torch.stack(found).sum(0))
+
+
+def test_what_bypasses_a_site_is_named_in_the_order_of_the_pass() -> None:
+    """Keys of comparisons hold the names: in another order a result could not be gone on with."""
+    info = SitedNetwork(seeded(SumOfAll), torch.rand(4, 3), ["steps.f"], allow_bypass=True).infos[0]
+    assert info.bypass == tuple(f"steps.{name}" for name in "abcde")

@@ -4,6 +4,7 @@ input."""
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -440,6 +441,13 @@ def test_what_cannot_work_is_said(digits: Any, ood: Any, message: str) -> None:
     network, train, test = few(digits)
     with pytest.raises(SutureError, match=message):
         suture.compare(network, None, train, test, sites=SITES, methods=["dm"], indices=(), ood=ood())
+
+
+def test_a_dry_run_leaves_nothing_where_detectors_would_be_kept(digits: Any, tmp_path: Path) -> None:
+    network, train, test = few(digits)
+    suture.dry_run(network, None, train, test, sites=SITES, methods=["dm"], indices=(),
+                   ood=OOD("energy", store=tmp_path / "study" / "detectors"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_trained_detector_without_auxiliary_data_is_refused() -> None:

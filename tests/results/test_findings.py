@@ -38,6 +38,18 @@ def test_at_most_six_sentences(same, alike, detectors):
     assert made.findings().all == found.all
 
 
+@pytest.mark.parametrize("detectors", [(), ("maha",)])
+def test_no_value_at_all(detectors):
+    made = comparison(2, 3, same_network=False, detectors=detectors)
+    table = made.table.assign(value=np.nan, low=np.nan, high=np.nan, mark="")
+    table["reason"] = ["no rows"] * (len(table) - 1) + ["other"]
+    failed = dataclasses.replace(made, table=table)
+    assert failed.findings().all == ("No cell has a value: no rows.",)
+    assert repr(failed).endswith(": No cell has a value: no rows.")
+    none = dataclasses.replace(made, table=table.iloc[:0], arrays={})
+    assert none.findings().all == ("No cell has a value.",)
+
+
 def count_sentences(texts):
     return sum(len(re.findall(r"\.(?= [A-Z]|$)", text)) for text in texts)
 

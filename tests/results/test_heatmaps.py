@@ -91,7 +91,8 @@ def test_hatched_cells_stay_legible(name, size):
             assert (to_hex(box.get_facecolor()), texts[i, j].get_color()) == (ground, ink)
             assert texts[i, j].get_zorder() > patch.get_zorder()
     assert {cell for cell, t in texts.items() if t.get_bbox_patch()} == (set(found) if texts else set())
-    assert " ".join(ax.get_xlabel().split()) == "target hatched: works, beyond what natural inputs reach"
+    assert " ".join(ax.get_xlabel().split()) == (
+        "target hatched: works, beyond what natural inputs reach; grey: no value")
 
 
 def test_the_hatch_is_drawn_and_the_number_is_not_crossed():

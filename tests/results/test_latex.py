@@ -66,6 +66,9 @@ def test_names_are_escaped() -> None:
         r"a\_b\textbackslash{}c\{d\}\textasciitilde{}e\textasciicircum{}f\&g\%h\$i\#j\textless{}k\textgreater{}")
     assert escape("a\nb") == "a b"
     assert escape("[2pt]") == "{[}2pt{]}"  # a line that begins so would be a distance
+    assert escape("*a") == "{*}a"  # and one that begins so would be a command that ends the line
+    assert escape("a--b---c''d") == "a-{}-b-{}-{}-c'{}'d"
+    assert escape('"`') == r"{\char34}{`}"  # fonts of the default encoding lack \textquotedbl
     assert r"\caption{50 \% of \$x\_1\$}" in given.to_latex("cka", caption="50 % of $x_1$")
 
 
@@ -76,7 +79,8 @@ def test_numbers_of_a_table(value: float, text: str) -> None:
 
 
 def test_what_latex_could_not_read_is_refused() -> None:
-    for options in ({"digits": -1}, {"digits": 40}, {"label": "a}b"}, {"label": "a b"}):
+    for options in ({"digits": -1}, {"digits": 40}, {"label": "a}b"}, {"label": "a b"},
+                    {"label": "a\n\nb"}):
         with pytest.raises(suture.SutureError):
             comparison(2, 2).to_latex("cka", **options)
     with pytest.raises(suture.SutureError, match="ckaa"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import html.parser
 import io
 import re
@@ -127,9 +128,24 @@ def test_findings_and_verdicts(made: Comparison) -> None:
 
 
 
-def test_what_cannot_be_shown_is_plain_text(made: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(measured: Any) -> str:
-        raise SutureError("no")
+def test_texts_in_a_console(made: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One line says the finding first, not the measures; `print` says all that was found."""
+    found = list(map(escape_controls, made.findings().all))
+    head, *sentences = str(made).splitlines()
+    assert sentences == found == repr(made.findings()).splitlines()
+    assert repr(made) == f"{head}: {found[0]}"
+    assert f"{len(made.measures)} measures" in head
+    verdict = made.verdict()
+    assert repr(verdict).splitlines() == [escape_controls(text) for text in (*verdict.words, verdict.gap)]
+    monkeypatch.setattr("suture.results.comparison.summarise_findings", refuse_all)
+    unknown = dataclasses.replace(made)
+    assert repr(unknown) == str(unknown) == head
 
-    monkeypatch.setattr(notebook, "render_comparison", fail)
+
+def refuse_all(measured: Any) -> str:
+    raise SutureError("no")
+
+
+def test_what_cannot_be_shown_is_plain_text(made: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notebook, "render_comparison", refuse_all)
     assert made._repr_html_() is None

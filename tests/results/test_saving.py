@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -368,6 +369,15 @@ def test_damage_is_named_in_one_line(tmp_path, harm, message):
 def test_a_missing_folder(tmp_path):
     with pytest.raises(SutureError, match="folder with a saved comparison"):
         load(tmp_path / "nothing")
+
+
+def test_the_place_that_was_meant(tmp_path):
+    comparison().save(tmp_path / "a")
+    (tmp_path / "study.json").write_text("{}")
+    for given, meant in ((tmp_path / "a" / "table.csv", f"suture.load({str(tmp_path / 'a')!r})"),
+                         (tmp_path, f"suture.Study.load({str(tmp_path)!r})")):
+        with pytest.raises(SutureError, match=re.escape(f"write {meant}")):
+            load(given)
 
 
 def test_nothing_is_pickled(tmp_path, monkeypatch):

@@ -6,7 +6,9 @@ import multiprocessing
 import os
 import signal
 from concurrent.futures import Future
+from multiprocessing import Pipe
 from pathlib import Path
+from threading import Event, Lock, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +20,8 @@ from suture import Study, SutureError
 from suture.studies import Ray
 from suture.studies.running import processes
 from suture.studies.running.engine_choice import find_engine
+from suture.studies.running.engines import Outcome
+from suture.studies.running.tasks import PairTask
 from tests.support import tiny
 
 HOW: dict[str, Any] = {"methods": [], "indices": ["cka"], "device": "cpu", "sites": ["block*"]}
@@ -149,3 +153,25 @@ def test_without_ray_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(SutureError, match="ray"):
         run("ray", tmp_path)
+
+
+def test_a_worker_that_is_closed_before_its_task_gives_it_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while workers start: the driver waits for the task, and the worker for the end of the driver."""
+    waits, ended = Event(), Event()
+    driver = SimpleNamespace(is_alive=lambda: waits.set() or not ended.is_set())
+    monkeypatch.setattr(processes, "parent_process", lambda: driver)
+    monkeypatch.setattr(processes, "_STOP", Event())
+    monkeypatch.setattr(processes, "_BUSY", Lock())
+    monkeypatch.setattr(processes.os, "_exit", lambda code: None)
+    watched, closed = Pipe(duplex=False)
+    closed.close()
+    watcher = Thread(target=processes._end_with, args=(watched,), daemon=True)
+    watcher.start()
+    assert waits.wait(10)
+    found: list[Outcome] = []
+    task = Thread(target=lambda: found.append(processes._run(PairTask(("a", "b"), ""))), daemon=True)
+    task.start()
+    task.join(5)
+    ended.set()
+    watcher.join()  # as it ends its process, once os._exit is the real one again
+    assert [outcome.record for outcome in found] == [None]

@@ -16,14 +16,20 @@ import suture
 from suture import SutureError, zoo
 from suture.studies import EXPERIMENTS, StudyFile
 from suture.studies.experiments.call import read_records
-from suture.studies.experiments.claims import NetworkMean, decide_for_each
+from suture.studies.experiments.claims import (
+    WORDS,
+    NetworkMean,
+    Outcome,
+    decide_for_each,
+    list_headlines,
+)
 from suture.studies.experiments.grids.between_seeds import correlate, judge_correspondence
 from suture.studies.experiments.grids.detection import judge_detected, judge_range
 from suture.studies.experiments.grids.self_stitching import judge_violations
 from suture.studies.experiments.grids.view import Grids
 from suture.studies.experiments.page import render_page
 from suture.studies.experiments.record import Record, join_tables
-from suture.studies.experiments.scale_files import choose_experiments, find_scale, list_parts
+from suture.studies.experiments.scale_files import SCALES, find_scale, list_files
 from suture.studies.measure_tests.network_statistics import bound
 
 SITES = ("a", "b", "c")
@@ -165,13 +171,14 @@ def test_a_detector_tells_apart_from_three_quarters_on(value: float, tlm: bool, 
     works = np.ones((3, 3, 3))
     record = make_record({f"{m}.{q}": v for m in ("tlm", "dm") for q, v in
                           (("auroc_energy", drawn), ("relative_accuracy", works))})
-    for unseen, wanted in ((0.95, tlm), (0.7, tlm or None)):  # a weak detector does not say "native"
+    for unseen, wanted in ((0.95, (tlm, dm)), (0.7, (True, False) if tlm else (None, None))):
         tables = {**record.tables, "detectors": pd.DataFrame({"unseen": [unseen]})}
         grids = Grids(replace(record, tables=tables))
-        assert (judge_detected(grids, "tlm").holds, judge_detected(grids, "dm").holds) == (wanted, dm)
+        # A weak detector does not say "native".
+        assert (judge_detected(grids, "tlm").holds, judge_detected(grids, "dm").holds) == wanted
 
 
-def test_the_natural_range_is_asked_of_working_cells_off_the_diagonal() -> None:
+def test_the_natural_range_is_asked_of_working_cells_but_own_layers() -> None:
     works, far = np.zeros((3, 3, 3)), np.full((3, 3, 3), 9.0)
     works[:, 0, 1] = works[:, 1, 2] = works[:, 2, 2] = 1
     far[:, 0, 1] = far[:, 1, 2] = far[:, 2, 2] = 0.5
@@ -179,6 +186,33 @@ def test_the_natural_range_is_asked_of_working_cells_off_the_diagonal() -> None:
     found = judge_range(grids, "dm")
     assert found.holds is True
     assert "of 6 working cells" in found.measured
+    # Between seeds a corresponding layer is no layer's own.
+    between = Grids(make_record({"dm.relative_accuracy": works, "dm.natural_distance": far}, RING))
+    assert "of 9 working cells" in judge_range(between, "dm").measured
+
+
+def outcome(holds: bool | None, headline: int = 1) -> Outcome:
+    return Outcome("a claim", "a number", holds, headline=headline, brief=f"{holds}")
+
+
+@pytest.mark.parametrize(("held", "word"), [
+    ((True, True), "holds"), ((False,), "does not hold"), ((None, None), WORDS[None]),
+    ((True, False, True), "holds in 2 of 3 parts, does not hold in 1 of 3 parts")])
+def test_a_headline_is_the_sum_of_its_parts(held: tuple[bool | None, ...], word: str) -> None:
+    found = list_headlines({"E1": [outcome(h) for h in held], "E2": [outcome(False, headline=0)]})
+    assert [h.word for h in found] == [word]
+    assert found[0].numbers == "; ".join(f"E1 {h} ({'open' if h is None else WORDS[h]})" for h in held)
+
+
+def test_intervals_keep_to_what_a_measure_can_be() -> None:
+    """The interval of an average precision goes below 1/2, and that of an accuracy not above 1."""
+    low = np.full((3, 3, 3), 0.3) + np.arange(3).reshape(3, 1, 1) / 10
+    grids = Grids(make_record({"tlm.ap_energy": low, "tlm.accuracy": low + 0.5, "tlm.residual": low + 0.5}))
+    every = np.ones((3, 3), bool)
+    for measure, wanted in (("tlm.ap_energy", (0.152, 0.648)), ("tlm.accuracy", (0.652, 1.0)),
+                            ("tlm.residual", (0.652, 1.148))):
+        np.testing.assert_allclose(grids.average(measure, every).interval, wanted, atol=1e-3)
+
 
 
 def test_correlations_are_larger_for_more_similar() -> None:
@@ -199,8 +233,7 @@ def test_an_experiment_without_tables_has_a_page(name: str) -> None:
     assert "Failed: a into b: &lt;broken&gt;" in page
 
 
-SPECS = [(scale, path) for scale in ("tiny", "small", "paper") if find_scale(scale).is_dir()
-         for path in sorted(find_scale(scale).glob("E*.toml"))]
+SPECS = [(scale, file.path) for scale in SCALES for file in list_files(find_scale(scale))]
 
 
 @pytest.mark.parametrize(("scale", "path"), SPECS, ids=lambda of: of if isinstance(of, str) else of.stem)
@@ -208,24 +241,14 @@ def test_every_spec_file_is_read(scale: str, path: Path) -> None:
     assert StudyFile.read(path, PLACES).list_pairs()
 
 
-@pytest.mark.parametrize("scale", ["tiny", "small"])
+@pytest.mark.parametrize("scale", SCALES)
 def test_nothing_is_computed_twice(scale: str) -> None:
-    """E3, E6 and E10 read the comparisons of E1 and E2: same settings, same pairs."""
+    """E3, E6, E8 and E10 read the comparisons of E1 and E2: same settings, same pairs."""
     read = {name: StudyFile.read(find_scale(scale) / f"{name}.toml", PLACES)
-            for name in ("E1", "E2", "E3", "E6", "E10")}
+            for name in ("E1", "E2", "E3", "E6", "E8", "E10")}
     assert len({str(spec.settings.as_key()) for spec in read.values()}) == 1
     both = {*read["E1"].list_pairs(), *read["E2"].list_pairs()}
-    assert {*read["E3"].list_pairs()} == {*read["E6"].list_pairs()} == {*read["E10"].list_pairs()} == both
-
-
-def test_experiments_are_chosen_in_their_order() -> None:
-    folder = find_scale("tiny")
-    assert choose_experiments(["e3", "E1"], folder) == ["E1", "E3"]
-    assert list_parts(folder, "E5").keys() == {"", "back"}
-    with pytest.raises(SutureError, match="E99"):
-        choose_experiments("E99", folder)
-    with pytest.raises(SutureError, match="huge"):
-        find_scale("huge")
+    assert all({*read[name].list_pairs()} == both for name in ("E3", "E6", "E8", "E10"))
 
 
 DOCS = Path(__file__).parents[2] / "docs" / "paper"

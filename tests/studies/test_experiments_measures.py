@@ -12,15 +12,21 @@ import pandas as pd
 import pytest
 import torch
 
+from suture.data import Batch
+from suture.networks import capture, run_tail
 from suture.studies import StudyFile
-from suture.studies.experiments.measures import published_code
+from suture.studies.experiments.measures import deviation_study, published_code
 from suture.studies.experiments.measures.deviation_study import DeviationOptions, describe_change
 from suture.studies.experiments.measures.deviations import DEVIATIONS
+from suture.studies.experiments.measures.open_questions import make_control
 from suture.studies.experiments.measures.rank_sensitivity import collect_noticed
 from suture.studies.experiments.measures.trained_part import RankOptions
 from suture.studies.experiments.record import Record
 from suture.studies.experiments.registry import EXPERIMENTS
+from suture.studies.network_study.call import run_study
+from suture.studies.network_study.options import StudyOptions
 from suture.studies.spec.option_tables import read_options
+from tests.support import tiny
 
 SCALES = Path(__file__).parents[2] / "experiments"
 NETWORKS = ("a", "b", "c")
@@ -164,6 +170,41 @@ def make_deviation_record(folder: Path) -> Record:
         ("cut", "4"), ("pinv", "dropped, 100"), ("pinv", "accuracy, 100"), ("residual", "100"),
         ("residual", "100, ours"), ("order", "share"), ("positive", "2"))]
     return make_record("D", {"deviations": rows}, folder)
+
+
+def scale_bytes(raw: Any) -> torch.Tensor:
+    return torch.as_tensor(raw).float() / 255
+
+
+def test_class_noise_is_made_from_bytes_as_the_network_gets_them(tmp_path: Path) -> None:
+    images = (255 * tiny.images()).to(torch.uint8)
+    given = StudyOptions(networks={"a": lambda: (tiny.network(), scale_bytes)}, data=(images, tiny.labels()),
+                         methods=("dm",), ood=None, progress=False)
+    made = run_study(make_control(given, ["block1", "block2"], str(tmp_path)))
+    assert not made.failures
+    found = made.comparison("class noise a", "a").matrix("dm.relative_accuracy").to_numpy()
+    assert found.shape == (2, 2)
+    assert (np.diagonal(found) > 0.9).all()  # without a spread of its own the class is all there is
+
+
+def test_accuracies_are_those_of_one_pass_in_many_small_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass of all test images at ResNet-18's size would not fit the memory of a machine."""
+    source, target = tiny.network().eval(), tiny.other().eval()
+    (images, labels), site = tiny.data()[0], "block1"
+    width = capture(target, images[:1], [site])[site].shape[1]
+    draw = torch.Generator().manual_seed(0)
+    maps = [(torch.randn(width, width, generator=draw), torch.randn(width, generator=draw)) for _ in range(2)]
+    x = capture(source, images, [site])[site]
+    with torch.no_grad():
+        logits = [target(images), *(run_tail(target, images, site, torch.einsum("oc,nchw->nohw", w, x)
+                                             + b[:, None, None]) for w, b in maps)]
+    monkeypatch.setattr(deviation_study, "_AT_ONCE", 7)
+    sizes, real = [], target.forward
+    monkeypatch.setattr(target, "forward", lambda of: (sizes.append((len(of), torch.is_grad_enabled())),
+                                                       real(of))[1])
+    found = deviation_study.find_accuracies(source, target, Batch(images, images, labels), site, maps)
+    assert found == [float((each.argmax(1) == labels).double().mean()) for each in logits]
+    assert max(sizes) == (7, False)
 
 
 def test_every_deviation_tells_its_number_or_that_there_is_none(tmp_path: Path) -> None:

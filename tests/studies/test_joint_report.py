@@ -43,7 +43,8 @@ def test_a_study_has_its_own_page(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("given", "value"), [
-    ([], r"\[\]"), ("result", "'result'"), (3, "3"), ([3], "3"), ([{"cka": 0.5}], "dict"), (None, "None")])
+    ([], r"\[\]"), ("result", "'result'"), (["result"], r"write suture\.load\('result'\)"),
+    (3, "3"), ([3], "3"), ([{"cka": 0.5}], "dict"), (None, "None")])
 def test_other_things_are_no_results(given: Any, value: str, tmp_path: Path) -> None:
     with pytest.raises(SutureError, match=value):
         suture.report(given, tmp_path / "a.html")

@@ -29,6 +29,7 @@ from suture.studies.sensitivity_test.seed_spread import tabulate_spread
 from suture.studies.sensitivity_test.unit_rows import UnitRows
 from tests.support import tiny
 from tests.support.cuts import cut, find_components, list_rows
+from tests.support.drawn_texts import find_faults
 from tests.support.languages import Language
 from tests.support.studies import of_pairs
 
@@ -372,8 +373,13 @@ def test_seeds_are_compared_at_corresponding_layers() -> None:
         assert spread.loc[(site, measure), "median"] == pytest.approx(made.matrix(measure).loc[site, site])
     assert len(found.table) == 4 * len(found.measures)
     assert found.table["sentence"].str.endswith(".").all()
-    figure = found.plot(["cka"])
+    with suture.style("column"):
+        figure = found.plot(["cka"])
     assert len(figure.axes) == 4
+    assert find_faults(figure) == []
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == [
+        "median distance of seeds", "95 % of these distances", "largest rank that changes the probe"]
+    assert len({ax.get_ylim() for ax in figure.axes[:2]}) == 1  # sites can be compared
     with pytest.raises(SutureError, match="cca"):
         found.plot(["cca"])
 

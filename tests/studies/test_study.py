@@ -220,6 +220,9 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         run(tmp_path)
     with pytest.raises(SutureError, match=r"study\.json"):
         Study.load(tmp_path)
+    synthetic.comparison(2, 2, examples=20).save(tmp_path / "one")
+    with pytest.raises(SutureError, match=r"write suture\.load\('.*one'\)"):
+        Study.load(tmp_path / "one")
     with pytest.raises(SutureError, match="names"):
         run(names=("a", "b"))
 

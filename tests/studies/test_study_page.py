@@ -182,6 +182,14 @@ def test_no_text_of_a_figure_overlaps_or_is_clipped_at_column_width(what: str, a
         assert find_faults(made.plot(what, along=along)) == []
 
 
+def test_names_of_an_embedding_on_ones_own_axes_are_no_formulas() -> None:
+    names = dict(zip((r"$\frac$", "line\nbreak", "c", "d"), PLACES.values(), strict=True))
+    ax = on_a_line(names).embed().plot(plt.figure().add_subplot())
+    ax.figure.draw_without_rendering()
+    assert [text.get_text() for text in ax.texts] == [r"$\frac$", "line break", "c", "d"]
+    plt.close(ax.figure)
+
+
 def test_tables_of_latex() -> None:
     made = on_a_line({**PLACES, "a_b": 1.5})
     rows = read_rows(made.to_latex("matrix", digits=2))

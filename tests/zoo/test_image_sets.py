@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 
 import pytest
 import torch
 
 from suture import zoo
 from suture._base import SutureError
+from suture.zoo import image_sets
 from suture.zoo.image_sets import ImageSet
 
 
@@ -29,6 +31,18 @@ def test_the_split_is_disjoint_complete_and_balanced() -> None:
     # All 1,797 images differ, so equal sets mean that none is in both parts and none is lost.
     assert len(found) == 1797
     assert found == real
+
+
+def test_the_digits_need_no_import_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its import takes longer than the rest of README's first two lines; without the file it is used."""
+    images, labels = image_sets._load_raw_digits.__wrapped__()
+    monkeypatch.setattr(image_sets, "find_spec", lambda name: None)
+    for found, known in zip(image_sets._load_raw_digits.__wrapped__(), (images, labels), strict=True):
+        assert found.dtype == known.dtype
+        assert (found == known).all()
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    assert (image_sets._load_raw_digits.__wrapped__()[0] == images).all()
 
 
 def test_digits_are_images_between_0_and_1() -> None:

@@ -37,7 +37,8 @@ _WANTED = {
     "string_type": "a string", "finite_number": "a finite number", "callable_type": "a function",
     "greater_than_equal": "at least {ge}", "greater_than": "above {gt}", "less_than_equal": "at most {le}",
     "less_than": "below {lt}", "is_instance_of": "{class}", "none_required": "None", "tuple_type": "a tuple",
-    "list_type": "a list", "int_parsing_size": "a whole number below 2^63",
+    "list_type": "a list", "sequence_str": "a list of strings",
+    "int_parsing_size": "a whole number below 2^63",
 }
 """Words for the kinds of error that pydantic finds, with the names that it gives the bounds."""
 _MOST_PATH = 4096
@@ -224,5 +225,5 @@ def _advise(name: str, parameter: inspect.Parameter | None, instead: str) -> str
     default = inspect.Parameter.empty if parameter is None else parameter.default
     if default is inspect.Parameter.empty:
         return ""
-    simple = isinstance(default, str | int | float) and not isinstance(default, bool)
+    simple = isinstance(default, str | int | float) and not isinstance(default, bool) and default != ""
     return "; leave it out for the default" + (f", {default}" if simple else "")

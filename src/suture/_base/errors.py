@@ -21,6 +21,8 @@ class SutureError(ValueError):
     Signs that would break or hide parts of the line, from the names of a user, are escaped.
     """
 
+    __module__ = "suture"  # as a traceback names it, and as it is to be caught
+
     def __init__(self, message: object = "") -> None:
         super().__init__(_make_line(message))
 
@@ -64,11 +66,18 @@ def report_errors(what: str, instead: str = "") -> Iterator[None]:
                           f"{'; ' + instead if instead else ''}") from e
 
 
+_HABITS = {"layers": "sites", "modules": "sites", "verbose": "progress", "loader": "data",
+           "dataloader": "data", "train": "data", "val": "test", "metrics": "indices", "measures": "indices"}
+"""Names that other libraries have for options of suture."""
+
+
 def make_unknown_error(what: str, name: object, options: Iterable[str], instead: str = "") -> SutureError:
     """Make the error for a name that is not among `options`. Its message lists the nearest known names."""
     known = list(options)
     near = (difflib.get_close_matches(shorten(name), known, n=3, cutoff=0.4) if isinstance(name, str)
             else []) or known[:5]
+    if isinstance(name, str) and _HABITS.get(name) in known:
+        near = [_HABITS[name]]
     advice = (f"; nearest: {', '.join(near)}" if near else "") + (f"; {instead}" if instead else "")
     return SutureError(f"unknown {what} {show_value(name)}{advice}")
 

@@ -6,6 +6,7 @@ from suture.networks.architectures import ViT as ViT
 from suture.networks.architectures import resnet18 as resnet18
 from suture.networks.architectures import resnet18_unstrided as resnet18_unstrided
 from suture.networks.architectures import resnet20 as resnet20
+from suture.networks.architectures import resnet20_8x8 as resnet20_8x8
 from suture.networks.architectures import resnet20_strided as resnet20_strided
 from suture.networks.architectures import resnet_digits as resnet_digits
 from suture.networks.architectures import resnet_digits_unstrided as resnet_digits_unstrided

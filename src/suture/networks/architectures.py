@@ -127,6 +127,14 @@ def resnet20_strided(classes: int = 10, in_channels: int = 3) -> ResNet:
     return ResNet((16, 32, 64), (3, 3, 3), (1, 2, 2), in_channels, classes)
 
 
+def resnet20_8x8(classes: int = 10, in_channels: int = 3) -> ResNet:
+    """Build ResNet-20 whose first block has stride 4, for 32x32 images: all nine blocks have 8x8 positions.
+
+    Compares blocks without resizing at a fifteenth of the cost of `resnet20`.
+    """
+    return ResNet((16, 32, 64), (3, 3, 3), (4, 1, 1), in_channels, classes)
+
+
 def resnet_digits(classes: int = 10, in_channels: int = 1) -> ResNet:
     """Build a small network for the 8x8 handwritten digits: six blocks at 8, 4 and 2 pixels."""
     return ResNet((16, 32, 64), (2, 2, 2), (1, 2, 2), in_channels, classes)

@@ -70,7 +70,7 @@ def fit_columns(network: nn.Module, inputs: Any) -> Any:
     """
     if not isinstance(inputs, Columns):
         return inputs
-    takes, any_name = list_arguments(network), _takes_any_name(network)
+    takes, any_name = list_arguments(network), takes_any_name(network)
     known = [n for n in inputs if n in takes or (any_name and inputs.padded and _MASK in n)]
     if not known and any_name:
         return inputs
@@ -95,6 +95,6 @@ def find_padding_id(network: nn.Module) -> int | None:
     return found if isinstance(found, int) and not isinstance(found, bool) and found >= 0 else None
 
 
-def _takes_any_name(network: nn.Module) -> bool:
+def takes_any_name(network: nn.Module) -> bool:
     found = _read_parameters(network)
     return found is None or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in found.values())

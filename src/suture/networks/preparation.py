@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
@@ -24,7 +24,7 @@ from suture._base import (
     summarise_error,
 )
 from suture.data import advise_graph
-from suture.networks.arguments import apply, list_arguments
+from suture.networks.arguments import apply, list_arguments, takes_any_name
 from suture.networks.calls import (
     Call,
     dequantise,
@@ -193,7 +193,20 @@ def _advise_inputs(network: nn.Module, inputs: Any, name: str) -> str:
     if several and len(inputs) > len(list_arguments(network)) > 0:
         return (f"a list of {len(inputs)} tensors is {len(inputs)} arguments; for one argument yield "
                 "((images,), labels)")
+    named = list_arguments(network)
+    odd = [k for k in inputs if k not in named] if isinstance(inputs, Mapping) else []
+    if odd and named and not takes_any_name(network):
+        return (f"{odd[0]!r} is no argument of its forward ({', '.join(named[:3])}); name the parts like "
+                "those, or yield (inputs, labels)")
+    types, own = ({t.dtype for t in of if t.is_floating_point()}
+                  for of in (list_tensors(inputs), network.parameters()))
+    if len(types) == len(own) == 1 and types != own:
+        return f"its weights are {_name_type(*own)}, the inputs {_name_type(*types)}; convert the inputs"
     return "give it the data it was made for"
+
+
+def _name_type(of: torch.dtype) -> str:
+    return str(of).removeprefix("torch.")
 
 
 def take_first(inputs: Any, n: int = 4) -> Any:

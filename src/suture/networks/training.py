@@ -42,6 +42,10 @@ class History:
     losses: tuple[float, ...]
     accuracies: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        last = [f"last loss {self.losses[-1]:.4g}, accuracy {self.accuracies[-1]:.4g}"] if self.losses else []
+        return f"History({', '.join([f'{len(self.losses)} epochs', *last])})"
+
 
 def train(network: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, *,
           device: str | torch.device = "cpu", progress: Progress | None = None,

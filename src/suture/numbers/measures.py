@@ -92,6 +92,7 @@ def make_measure(name: str, label: str, about: str, *, low: float = 0.0, high: f
 # Colours of divergences end at ln 10: a uniform guess over ten classes against a sure prediction. The limit
 # is the same for every number of classes, so that maps of different data can be compared.
 _NATS = round(math.log(10), 3)
+_POSITIVE, _ANY, _UP_TO_ONE = (0.0, math.inf), (-math.inf, math.inf), (-math.inf, 1.0)
 METHOD_NAMES = {"dm": "direct matching", "tlm": "task loss matching"}
 """The methods that fit a stitching layer, by the prefix of their measures."""
 _WORDS = {
@@ -105,45 +106,48 @@ _WORDS = {
 _OF_METHOD = (
     make_measure("accuracy", "accuracy", functional=True, about="""
         Test accuracy of the network stitched by {method}; Wilson interval. {tokens}"""),
-    make_measure("relative_accuracy", "relative accuracy", functional=True, about="""
+    make_measure("relative_accuracy", "relative accuracy", functional=True, span=_POSITIVE, about="""
         Test accuracy of the network stitched by {method} over that of the target network; bootstrap over
         examples, paired. {tokens}"""),
     make_measure("agreement", "agreement", functional=True, about="""
         Share of test examples on which the network stitched by {method} predicts the class that the target
         network predicts; Wilson interval. {tokens}"""),
-    make_measure("kl", "KL", high=_NATS, larger=False, functional=True, about="""
+    make_measure("kl", "KL", high=_NATS, larger=False, functional=True, span=_POSITIVE, about="""
         Mean over test examples of KL(target network's predictions || those of the network stitched by
         {method}), in nats, from the softmax of the logits; bootstrap over examples. {tokens} No upper
         limit."""),
-    make_measure("ce_gap", "cross-entropy gap", high=_NATS, larger=False, functional=True, about="""
+    make_measure("ce_gap", "cross-entropy gap", high=_NATS, larger=False, functional=True, span=_ANY,
+                 about="""
         Test cross-entropy of the network stitched by {method} minus that of the target network, in nats;
         below 0 where the stitched one is better; bootstrap over examples, paired. {tokens} No upper
         limit."""),
     make_measure("relative_perplexity", "relative perplexity", low=1.0, high=10.0, larger=False,
-                 functional=True, about="""
+                 functional=True, span=_POSITIVE, about="""
         Perplexity per token of the network stitched by {method} over that of the target network, e to the
         power of the cross-entropy gap: 1 where the two are equally good, below 1 where the stitched one is
         better; bootstrap over texts, paired. No upper limit."""),
-    make_measure("residual", "residual", larger=False, about="""
+    make_measure("residual", "residual", larger=False, span=_POSITIVE, about="""
         |S - T|² / |T|² on test data, ratio of sums: S stitched by {method}, T the target's own
         representation; bootstrap over examples, paired."""),
-    make_measure("residual_batches", "residual (batches)", larger=False, about="""
+    make_measure("residual_batches", "residual (batches)", larger=False, span=_POSITIVE, about="""
         |S - T|² / |T|², S stitched by {method}: mean over the test batches, the last one may be smaller (the
         paper's structural DM; Balogh and Jelasity 2025). n counts batches; Student's t interval over them,
         none for a single batch."""),
-    make_measure("r2", "R² (test)", about="""
+    make_measure("r2", "R² (test)", span=_UP_TO_ONE, about="""
         1 - sum |S - T|² / sum |T - mean T|² on test data, S stitched by {method}, the mean per channel over
         all rows; below 0 where S is worse than that mean. Bootstrap over examples, paired, with the mean held
         fixed."""),
-    make_measure("output_r2", "R² of the output", functional=True, about="""
+    make_measure("output_r2", "R² of the output", functional=True, span=_UP_TO_ONE, about="""
         1 - sum |o - t|² / sum |t - mean t|² on test data: outputs o of the network stitched by {method}, t of
         the target network, the mean per channel over all rows; below 0 where o is worse than that mean. For
         outputs that are no logits. Bootstrap over examples, paired, with the mean held fixed."""),
-    make_measure("output_error", "error of the output", larger=False, functional=True, about="""
+    make_measure("output_error", "error of the output", larger=False, functional=True, span=_POSITIVE,
+                 about="""
         sqrt(sum |o - t|² / sum |t|²) on test data, the relative error of the outputs o of the network
         stitched by {method}, t of the target network. For outputs that are no logits. Bootstrap over
         examples, paired."""),
-    make_measure("natural_distance", "natural distance", high=2.0, larger=False, judged=False, about="""
+    make_measure("natural_distance", "natural distance", high=2.0, larger=False, judged=False, span=_POSITIVE,
+                 about="""
         Squared Fréchet distance of representations stitched by {method} from the target's own ones, over the
         outer radius of the natural range at this site: above 1 where label-preserving shifts of the input
         move no representation so far while the network still works. Paired test examples; interval by the
@@ -152,21 +156,22 @@ _OF_METHOD = (
         1 - max(0, r)², r the correlation of S and T on test data after the class means are taken out: S
         stitched by {method}, T the target's own representation, class means from the fitting data. 1 where S
         shares nothing but the class; bootstrap over examples, paired."""),
-    make_measure("strict_residual", "strict residual", larger=False, judged=False, about="""
+    make_measure("strict_residual", "strict residual", larger=False, judged=False, span=_POSITIVE, about="""
         sum |S - T|² / sum |T - T_c|² on test data: S stitched by {method}, T the target's own representation,
         T_c its class mean on the fitting data. 1 where S is no better than the class mean; bootstrap over
         examples, paired. No upper limit."""),
-    make_measure("frechet", "Fréchet", larger=False, judged=False, about="""
+    make_measure("frechet", "Fréchet", larger=False, judged=False, span=_POSITIVE, about="""
         {frechet} squared Fréchet distance of Gaussians with the moments of S and of T, on the data it was
         fitted to, in units of T's total variance: 0 where the two agree; the sum of the three parts beside it
         (Dowson and Landau 1982; Heusel et al. 2017). No upper limit."""),
-    make_measure("frechet_shift", "Fréchet shift", larger=False, judged=False, about="""
+    make_measure("frechet_shift", "Fréchet shift", larger=False, judged=False, span=_POSITIVE, about="""
         {frechet} part of the Fréchet distance that the means make: |mean S - mean T|² over T's total
         variance. No upper limit."""),
-    make_measure("frechet_shrinkage", "Fréchet shrinkage", larger=False, judged=False, about="""
+    make_measure("frechet_shrinkage", "Fréchet shrinkage", larger=False, judged=False, span=_POSITIVE,
+                 about="""
         {frechet} part of the Fréchet distance that the spectra make: sum over the ordered eigenvalues of
         (sqrt(s) - sqrt(t))², over T's total variance. No upper limit."""),
-    make_measure("frechet_rotation", "Fréchet rotation", larger=False, judged=False, about="""
+    make_measure("frechet_rotation", "Fréchet rotation", larger=False, judged=False, span=_POSITIVE, about="""
         {frechet} part of the Fréchet distance that is left when the spectra are equal: other principal
         directions. No upper limit."""),
 )
@@ -183,7 +188,8 @@ def _name_fully(plain: Measure, method: str, detector: str = "") -> Measure:
 
 
 _OF_DETECTOR = {m.name: m for m in (
-    make_measure("ood", "out of distribution", low=0.5, larger=False, judged=False, about="""
+    make_measure("ood", "out of distribution", low=0.5, span=(0.0, 1.0), larger=False, judged=False,
+                 about="""
         AUROC of typicality, the mean over test examples of |2 F(score) - 1| with F the distribution of the
         native scores: 0.5 where stitched and native scores cannot be told apart, 1 where all stitched ones
         lie outside, on either side. {scores}"""),
@@ -191,7 +197,7 @@ _OF_DETECTOR = {m.name: m for m in (
         Probability that a native score exceeds a stitched one (ties half): 0.5 where they cannot be told
         apart, 1 where all stitched ones are lower, below 0.5 where they look more in-distribution than native
         ones, which is a difference too (Balogh and Jelasity 2025). {scores}"""),
-    make_measure("ap", "average precision", low=0.5, larger=False, judged=False, about="""
+    make_measure("ap", "average precision", low=0.5, span=(0.0, 1.0), larger=False, judged=False, about="""
         Average precision of finding the native ones by a large score: 0.5 where they cannot be told apart.
         {scores}"""),
     make_measure("fpr95", "FPR at 95 % recall", judged=False, about="""

@@ -20,12 +20,12 @@ from suture._base import (
     Progress,
     SutureError,
     check_finite,
+    check_folder,
     convert_tensors,
     count_examples,
     expect,
     format_times,
     remember_lengths,
-    replace_file,
     summarise_error,
 )
 from suture.data import Batch, Batches, MicroBatch, cut_batch, find_input_kind
@@ -151,8 +151,7 @@ class Detection:
                    f"auxiliary data to train the detector {name} with", "none, and none can be made",
                    f"pass ood=OOD(auxiliary=...), or leave out {name}")
             if self._store is not None:
-                replace_file(self._store / ".writable", b"")
-                (self._store / ".writable").unlink(missing_ok=True)
+                check_folder(self._store)
 
     def _run_front(self, what: str, inputs: Any) -> list[Tensor]:
         try:

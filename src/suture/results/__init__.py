@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from suture.results.drawing.lines import SIGNS as SIGNS
     from suture.results.drawing.lines import strip_spines as strip_spines
     from suture.results.drawing.lines import write_legend as write_legend
+    from suture.results.drawing.lines import write_legend_below as write_legend_below
     from suture.results.drawing.maps import Heat as Heat
     from suture.results.drawing.maps import draw_matrix as draw_matrix
     from suture.results.drawing.measuring import fit_words as fit_words
@@ -93,7 +94,7 @@ _DRAWING = {
     "drawing.grids": ("draw_matrix_grid", "fit_height", "make_figure"),
     "drawing.histograms": ("SCORE_LINES", "choose_bins", "collect_scores", "compute_densities"),
     "drawing.latex": ("write_frame", "write_matrix"),
-    "drawing.lines": ("COLOURS", "SIGNS", "strip_spines", "write_legend"),
+    "drawing.lines": ("COLOURS", "SIGNS", "strip_spines", "write_legend", "write_legend_below"),
     "drawing.maps": ("Heat", "draw_matrix"),
     "drawing.measuring": ("fit_words", "resolve_points"),
     "drawing.names": ("NameTicks",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from suture._base import (
     SutureError,
     checked,
     describes,
+    escape_controls,
     expect,
     keep_parts,
     make_unknown_error,
@@ -88,8 +90,24 @@ class Comparison(Drawn):
     """
 
     def __repr__(self) -> str:
+        """Return what was compared and what was found first, in one line."""
+        return ": ".join([self._head, *self._sentences[:1]])
+
+    def __str__(self) -> str:
+        """Return what was compared and all that was found, one sentence a line."""
+        return "\n".join([self._head, *self._sentences])
+
+    @property
+    def _head(self) -> str:
         return (f"Comparison({self.source!r} -> {self.target!r}, {len(self.sources)} x {len(self.targets)} "
-                f"cells, measures: {', '.join(self.measures) or 'none'})")
+                f"cells, {len(self.measures)} measure{'s' * (len(self.measures) != 1)})")
+
+    @cached_property
+    def _sentences(self) -> tuple[str, ...]:
+        try:
+            return tuple(map(escape_controls, summarise_findings(self).all))
+        except SutureError:
+            return ()
 
     def _repr_html_(self) -> str | None:
         from suture.results.notebook import render_comparison, show_in_notebook
@@ -187,7 +205,7 @@ class Comparison(Drawn):
     def findings(self, correspond: Correspond = None) -> Findings:
         """Return what the comparison found, in at most six sentences, the finding first.
 
-        >>> print("\n".join(result.findings().all))
+        >>> print(result.findings())
 
         Args:
             correspond: which layers of two networks correspond: ``"name"``, ``"order"`` (the same depth), or

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,3 +104,15 @@ def _count_by_chance(nearest: int, sizes: list[int]) -> float:
     for size in sizes:
         chances = np.convolve(chances, [1 - 1 / size, 1 / size])
     return float(chances[nearest:].sum())
+
+
+def describe_correspondence(found: Sequence[Correspondence]) -> str:
+    """Describe correspondences by several measures in one sentence, the first against chance."""
+    how = {"name": "of the same name", "order": "of the same depth", "given": "given as its counterpart"}
+    first, *rest = found
+    interval = "" if not first.low < first.high else f", 95 % interval {first.low:.1f} to {first.high:.1f}"
+    others = "".join(f", by {get_measure(of.measure).label.removesuffix(' (test)')} {of.nearest} of "
+                     f"{of.layers}" for of in rest if of.layers > 1)
+    return (f"By {get_measure(first.measure).label} the layer {how[first.how]} is nearest for "
+            f"{first.nearest} of {first.layers} layers (p {first.p:.1g}; mean rank {first.rank:.1f}"
+            f"{interval}, by chance {first.chance:.1f}){others}.")

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from suture._base import escape_controls
 from suture.numbers import METHOD_NAMES, Bools, get_measure
 from suture.ood import NaturalRange
-from suture.results.correspondence import Correspond, Correspondence, measure_correspondence
+from suture.results.correspondence import Correspond, describe_correspondence, measure_correspondence
 from suture.results.inference.noise import Contest
 from suture.results.inference.nulls import LEVEL, count_above_chance
-from suture.results.measured import Measured, take_cells
+from suture.results.measured import Measured, describe_emptiness, take_cells
 from suture.results.sanity import Verdict, find_contests, run_sanity_battery
 from suture.results.standing import find_standing, has_range
 from suture.results.unjudged import (
@@ -76,6 +77,10 @@ class Findings:
         """All sentences."""
         return (*([self.first] if self.first else []), *self.sentences)
 
+    def __repr__(self) -> str:
+        """Return the sentences, one a line."""
+        return "\n".join(map(escape_controls, self.all))
+
     def _repr_html_(self) -> str | None:
         from suture.results.notebook import render_findings, show_in_notebook
 
@@ -93,6 +98,8 @@ def summarise_findings(measured: Measured, correspond: Correspond = None) -> Fin
     if standing.flaw:
         return Findings(standing.line, ("Mend this first: nothing below says anything until then.",), verdict,
                         methods)
+    if empty := describe_emptiness(measured):
+        return Findings(standing.line, (empty,), verdict, methods)
     claims = {m: found.words.to_numpy()[~_find_marked(measured, m) & find_valued(measured, m)]
               for m, found in methods.items()}
     one = len(measured.sources) == len(measured.targets) == 1
@@ -130,7 +137,7 @@ def _describe_method(measured: Measured, found: CellVerdicts, words: Words) -> s
         trouble = "has not converged" if found.method == "tlm" else "does not generalise"
         return f"{name} {trouble} in any of {size} cells, so that its numbers say nothing yet."
     counts = re.sub("artefacts?", rf"\g<0> ({BEYOND})", _list_verdicts(measured, found, words))
-    return f"{name} makes {_count_working(measured, found, words)} work: {counts}."
+    return f"{name} makes {_count_working(measured, found, words)} work; the verdicts: {counts}."
 
 
 def _count_working(measured: Measured, found: CellVerdicts, words: Words) -> str:
@@ -218,7 +225,8 @@ def _describe_layers(measured: Measured, verdict: Verdict) -> str:
     rows = verdict.table
     tested = rows["beyond_noise"].notna() & (rows["violated"] > 0)
     weak = tested.any() and not rows.loc[tested, "beyond_noise"].any()
-    return (f"Every layer is nearest to itself by {', '.join(parts)}"
+    named = " and ".join([*filter(None, [", ".join(parts[:-1])]), parts[-1]])
+    return (f"Every layer is nearest to itself by {named}"
             f"{' (accuracies tie within noise)' if weak else ''}.")
 
 
@@ -252,18 +260,6 @@ def _choose_leading(measured: Measured) -> list[str]:
                  if name.rpartition(".")[0] == tag and get_measure(name).judged]
         chosen += [name for name in LEADING if name in there][:1] or there[:1]
     return chosen
-
-
-def describe_correspondence(found: Sequence[Correspondence]) -> str:
-    """Describe correspondences by several measures in one sentence, the first against chance."""
-    how = {"name": "of the same name", "order": "of the same depth", "given": "given as its counterpart"}
-    first, *rest = found
-    interval = "" if not first.low < first.high else f", 95 % interval {first.low:.1f} to {first.high:.1f}"
-    others = "".join(f", by {get_measure(of.measure).label.removesuffix(' (test)')} {of.nearest} of "
-                     f"{of.layers}" for of in rest if of.layers > 1)
-    return (f"By {get_measure(first.measure).label} the layer {how[first.how]} is nearest for "
-            f"{first.nearest} of {first.layers} layers (p {first.p:.1g}; mean rank {first.rank:.1f}"
-            f"{interval}, by chance {first.chance:.1f}){others}.")
 
 
 def _describe_chance(measured: Measured) -> str:

@@ -15,6 +15,7 @@ from suture.results.measured import Measured
 HATCH_LEGEND = "hatched: works, beyond what natural inputs reach"
 CHANCE_SIGN = "°"
 CHANCE_LEGEND = f"{CHANCE_SIGN}: not above chance"
+GREY_LEGEND = "grey: no value"
 # Average precision, FPR at 95 % recall, and the parts of the Fréchet distance (shift, shrinkage, rotation).
 _DETAILS = ("ap", "fpr95", "frechet")
 

@@ -143,6 +143,14 @@ class Measured:
             for one, two in zip(self.arrays.values(), other.arrays.values(), strict=True))
 
 
+def describe_emptiness(measured: Measured) -> str:
+    """Say that no cell has a value, with the most frequent reason; empty if one has."""
+    table = measured.table
+    reasons = table["reason"][table["reason"] != ""]
+    why = f": {reasons.mode()[0]}" if len(reasons) else ""
+    return "" if table["value"].notna().any() else f"No cell has a value{why}."
+
+
 def _check_types(measured: Measured) -> None:
     """Check the types of the fields, which may come from a file that somebody has changed."""
     for name in ("source", "target"):

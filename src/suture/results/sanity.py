@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from suture._base import escape_controls
 from suture.numbers import Bools, Floats, Measure, get_measure
 from suture.results.inference.noise import (
     HITS,
@@ -57,6 +58,10 @@ class Verdict:
     def first(self) -> str:
         """The line to read before all else (`suture.results.standing.Standing`); empty if there is none."""
         return self.words[0] if len(self.words) > max(1, len(self.table)) else ""
+
+    def __repr__(self) -> str:
+        """Return the words, one measure a line, and the gap."""
+        return "\n".join(map(escape_controls, filter(None, [*self.words, self.gap])))
 
     def _repr_html_(self) -> str | None:
         from suture.results.notebook import render_verdict, show_in_notebook

@@ -32,6 +32,8 @@ from suture.results.report import is_report
 
 KIND = "suture.comparison/2"
 FILE, TABLE = "comparison.safetensors", "table.csv"
+_STUDY = "study.json"
+"""What a folder of `suture.study` has in place of a comparison."""
 # Format version 1 kept a document and arrays in files of their own, and loaded the table.
 _OLD_DOCUMENT, _OLD_ARRAYS = "comparison.json", "arrays.safetensors"
 UNCHECKED = (f"loaded from {_OLD_DOCUMENT} of an early version, which has no digest, so damage to names, "
@@ -70,10 +72,22 @@ def has_comparison(folder: Path) -> bool:
     return (folder / FILE).exists() or (folder / _OLD_DOCUMENT).exists()
 
 
+def _make_missing_error(folder: Path) -> SutureError:
+    """Make the error for a place that holds no comparison; a file in a folder that does is a common slip."""
+    missing = "which does not exist" if not folder.exists() else f"without {FILE}"
+    instead = "write the folder that result.save was given"
+    if (folder / _STUDY).exists():
+        missing, instead = "a study", f"write suture.Study.load({str(folder)!r})"
+    elif folder.is_file() and has_comparison(folder.parent):
+        missing, instead = "a file in it", f"write suture.load({str(folder.parent)!r})"
+    return SutureError(f"expected a folder with a saved comparison, got {str(folder)!r}, {missing}; "
+                       f"{instead}")
+
+
 def read_fields(folder: Path) -> dict[str, Any]:
     """Read the fields of the `Measured` that was saved in a folder."""
     if not has_comparison(folder):
-        raise SutureError(f"expected a folder with a saved comparison, got {str(folder)!r} without {FILE}")
+        raise _make_missing_error(folder)
     try:
         if not (folder / FILE).exists():
             return read_old_fields(folder)

@@ -1,13 +1,13 @@
 """Studies of many networks, and of the measures themselves: controls with known answers."""
 
 from suture.studies import controls as controls
-from suture.studies.experiments.call import PlannedPart as PlannedPart
 from suture.studies.experiments.call import ReproduceOptions as ReproduceOptions
 from suture.studies.experiments.call import Reproduction as Reproduction
-from suture.studies.experiments.call import plan_reproduction as plan_reproduction
 from suture.studies.experiments.call import read_reproduction as read_reproduction
 from suture.studies.experiments.call import reproduce as reproduce
 from suture.studies.experiments.call import run_reproduction as run_reproduction
+from suture.studies.experiments.planning import PlannedPart as PlannedPart
+from suture.studies.experiments.planning import plan_reproduction as plan_reproduction
 from suture.studies.experiments.registry import EXPERIMENTS as EXPERIMENTS
 from suture.studies.following.finished_pair import FinishedPair as FinishedPair
 from suture.studies.following.mlflow import MLflow as MLflow

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -123,9 +125,15 @@ def digits(split: Literal["train", "test"] = "train") -> ImageSet:
 
 @lru_cache(maxsize=1)
 def _load_raw_digits() -> tuple[Float32Array, Ints]:
-    # Imported here, because scikit-learn needs a second that the rest of the zoo can save.
-    from sklearn.datasets import load_digits
+    found = find_spec("sklearn")
+    file = Path(*((found and found.submodule_search_locations) or [""])[:1], "datasets/data/digits.csv.gz")
+    if file.is_file():  # read without scikit-learn, whose import takes more than a second
+        rows = np.loadtxt(file, delimiter=",")
+        images, labels = rows[:, :-1].reshape(-1, 8, 8), rows[:, -1]
+    else:
+        from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+        bunch = load_digits()
+        images, labels = bunch.images, bunch.target
     # Grey values run from 0 to 16, so the division is exact.
-    return (bunch.images / 16).astype(np.float32), bunch.target.astype(np.int64)
+    return (images / 16).astype(np.float32), labels.astype(np.int64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -27,8 +28,8 @@ ProgressOption = Annotated[Progress | bool | None, AfterValidator(name_callback(
 """How a call tells its progress. `display_progress` reads it."""
 _DECIDED: ContextVar[bool] = ContextVar("_DECIDED", default=False)
 """True within a public call, which decides what the calls within it show."""
-_SHOWN: list[Any] = []
-"""The display that is open in this process; one at most, also where calls run in several threads."""
+_PLACE = threading.Lock()
+"""Held while a display is open in this process; one at most, also where calls run in several threads."""
 
 
 class Display(Protocol):
@@ -48,27 +49,43 @@ def display_progress(given: Progress | bool | None) -> Iterator[Progress | None]
     Yields:
         The function to tell; None where nobody listens.
     """
-    make = None if callable(given) or _DECIDED.get() or _SHOWN else _choose_display(given)
+    make = None if callable(given) or _DECIDED.get() else _choose_display(given)
     token = _DECIDED.set(True)
     try:
-        if make is None:
-            yield given if callable(given) else None
-        else:
-            with open_display(make()) as shown:
-                yield shown
+        with _take_place(make is not None) as free:
+            if make is None or not free:
+                yield given if callable(given) else None
+            else:
+                with _show(make()) as shown:
+                    yield shown
     finally:
         _DECIDED.reset(token)
 
 
 @contextmanager
 def open_display(display: Display) -> Iterator[Progress]:
-    """Show progress in a block; yield the function to tell."""
-    _SHOWN.append(display)
+    """Show progress in a block; yield the function to tell. Calls within it show nothing more."""
+    with _take_place(True), _show(display) as shown:
+        yield shown
+
+
+@contextmanager
+def _take_place(wanted: bool) -> Iterator[bool]:
+    """Hold the place of the display in a block, if it is wanted and free; yield True if so."""
+    held = wanted and _PLACE.acquire(blocking=False)
+    try:
+        yield held
+    finally:
+        if held:
+            _PLACE.release()
+
+
+@contextmanager
+def _show(display: Display) -> Iterator[Progress]:
     try:
         display.start()
         yield display.update
     finally:
-        _SHOWN.remove(display)
         display.stop()
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from suture._base.printing import escape_controls
+from suture._base.reporting.shared_terminal import begin_line, list_foreign_bars, move_logs
 from suture._base.reporting.stage_rows import StageRows
 
 if TYPE_CHECKING:
@@ -32,13 +33,22 @@ class TerminalBars:
         from rich.live import Live
 
         self._rows, self._drawn = StageRows(), 0.0
+        self._streams: list[tuple[Any, Any]] = []
+        self._foreign: list[Any] = []
         console = console or Console(stderr=True, emoji=False, highlight=False)
         # What is printed meanwhile comes above the bars. A file as stdout keeps what is its own.
         self._live = Live(console=console, auto_refresh=False, transient=not keeps,
                           redirect_stdout=sys.stdout is not None and sys.stdout.isatty())
 
     def start(self) -> None:
+        console, before = self._live.console, (sys.stdout, sys.stderr)
+        self._foreign = list_foreign_bars()
+        for bar in self._foreign:
+            bar.clear()
+        begin_line(console.file, console.width)
         self._live.start()
+        self._streams = [*zip(before, (sys.stdout, sys.stderr), strict=True)]
+        move_logs(self._streams)  # or bars would be drawn over their lines
         self._draw()
 
     def update(self, stage: str, done: int, total: int | None) -> None:
@@ -48,6 +58,9 @@ class TerminalBars:
     def stop(self) -> None:
         self._draw()
         self._live.stop()
+        move_logs((after, before) for before, after in self._streams)
+        for bar in self._foreign:
+            bar.refresh()
 
     def _draw(self) -> None:
         from rich.progress_bar import ProgressBar

@@ -34,17 +34,18 @@ def open_cifar(files: Sequence[Path], name: str) -> DataSource:
     """
     stems = {file.stem.lower(): file for file in files}
     hundred = not any(stem in stems for ones in _TENS.values() for stem in ones)
-    parts = {split: ones for split, ones in (_HUNDREDS if hundred else _TENS).items()
-             if any(stem in stems for stem in ones)}
-    if not parts:
+    parts = _HUNDREDS if hundred else _TENS
+    if not any(stem in stems for ones in parts.values() for stem in ones):
         raise SutureError(f"expected data_batch_1.bin to test_batch.bin of CIFAR, got {files[0].name}; "
                           "pickled files, such as weights of PyTorch, are no data")
     splits = {}
     for split, ones in parts.items():
+        if len(files) == 1 and not any(stem in stems for stem in ones):
+            continue
         gone = [stem for stem in ones if stem not in stems]
         if gone and len(files) > 1:
             raise SutureError(f"{gone[0]}.bin is missing in {str(files[0].parent)!r}; unpack "
-                              "cifar-10-binary.tar.gz again")
+                              f"cifar-{'100' if hundred else '10'}-binary.tar.gz again")
         found = [stems[stem] for stem in ones if stem in stems]
         splits[split if len(files) > 1 else ""] = partial(_read_records, found, 2 if hundred else 1)
     return DataSource(name, splits)

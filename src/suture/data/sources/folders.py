@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from suture._base import SutureError, summarise_error
-from suture.data.sources.imagenet import is_flat_validation, read_validation_labels
+from suture.data.sources.imagenet import is_flat_validation, read_validation_labels, refuse_missing_classes
 from suture.data.sources.splits import SPLIT_NAMES
 from suture.data.sources.stores import DataSource, MemoryStore, StoredSplit
 
@@ -77,11 +77,16 @@ def open_image_folder(root: Path, labelled: bool = True) -> DataSource | None:
     if not any(_find_images(root)):
         return None
     folders = _list_folders(root)
-    inner = [d for d in folders if d.name.lower() in SPLIT_NAMES and any(_find_images(d))]
-    if not any(d.name.lower().startswith("train") for d in inner) and len(inner) < len(folders):
+    inner = [d for d in folders if _name_split(d) in SPLIT_NAMES and any(_find_images(d))]
+    if not any(_name_split(d).startswith("train") for d in inner) and len(inner) < len(folders):
         inner = []
-    return DataSource(root.resolve().name, {d.name.lower() if inner else "": partial(_read_split, d, labelled)
+    return DataSource(root.resolve().name, {_name_split(d) if inner else "": partial(_read_split, d, labelled)
                                             for d in inner or [root]})
+
+
+def _name_split(folder: Path) -> str:
+    """Return the split that a folder is named for, such as ``train`` or ``validation_data``."""
+    return folder.name.lower().removesuffix("_data")
 
 
 def _find_images(folder: Path) -> Iterator[str]:
@@ -107,6 +112,7 @@ def _read_split(root: Path, labelled: bool) -> StoredSplit:
         mine = sorted(_find_images(folder))
         paths += mine
         labels += [folder.name] * len(mine)
+    refuse_missing_classes(root, set(labels))
     loose = sorted(str(f) for f in root.iterdir() if f.is_file() and _is_image(f.name))
     if not paths:
         known = read_validation_labels(root, loose) if labelled and is_flat_validation(loose) else None

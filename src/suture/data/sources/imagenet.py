@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from suture._base import SutureError, expect
 from suture.data.sources.matlab_files import read_variables
 
 _IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})")
+_CLASS = re.compile(r"n\d{8}(\.tar)?")
 _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _DEVKIT = "ILSVRC2012_devkit_t12"
 _PLACES = (f"{_DEVKIT}/data", "devkit/data", "data", "")
@@ -21,6 +22,23 @@ _PLACES = (f"{_DEVKIT}/data", "devkit/data", "data", "")
 def is_flat_validation(images: Sequence[str]) -> bool:
     """Return True for images named as those of ImageNet's validation set."""
     return bool(images) and all(_IMAGE.fullmatch(Path(image).stem) for image in images)
+
+
+def refuse_missing_classes(root: Path, found: Collection[str]) -> None:
+    """Refuse folders and archives of classes that hold no unpacked image: the others would change numbers.
+
+    Args:
+        root: folder of class folders.
+        found: names of the class folders that hold images.
+
+    Raises:
+        SutureError: a class folder such as n01440764 is empty, or only its archive is there.
+    """
+    named = (path for path in sorted(root.iterdir()) if _CLASS.fullmatch(path.name))
+    gone = next((path for path in named if path.name.removesuffix(".tar") not in found), None)
+    if gone is not None and found:
+        raise SutureError(f"expected images of the class in {str(gone)!r}, got none; unpack its archive, or "
+                          "remove it")
 
 
 def read_validation_labels(folder: Path, images: Sequence[str]) -> list[str]:

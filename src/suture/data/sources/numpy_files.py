@@ -59,8 +59,12 @@ def _order_parts(files: list[Path]) -> list[Path]:
     if len(files) > 1 and (None in found or len({m[1] for m in found if m}) > 1):
         raise SutureError(f"several {files[0].suffix} files for one split: {files[0].name}, {files[1].name}; "
                           f"name them train{files[0].suffix} and test{files[0].suffix}")
-    return [file for _, file in sorted((int(m[2]) if m else 0, file)
-                                       for m, file in zip(found, files, strict=True))]
+    numbered = dict(sorted((int(m[2]) if m else 0, file) for m, file in zip(found, files, strict=True)))
+    gone = next((k for k in range(min(numbered), max(numbered)) if k not in numbered), None)
+    if gone is not None:
+        raise SutureError(f"part {gone} of {files[0].name} to {files[-1].name} is missing in "
+                          f"{str(files[0].parent)!r}; fetch it, or number the parts one by one")
+    return list(numbered.values())
 
 
 def _note_parts(files: Sequence[Path]) -> str:

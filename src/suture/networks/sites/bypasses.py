@@ -128,7 +128,8 @@ class BypassSearch:
             except SutureError:  # a module that other sites do not need may run otherwise in each pass
                 return capture_calls(self._network, example, plan.remembered, self.volatile)
         shared = self._shared[size]
-        return replace(shared, results={i: shared.results[i] for i in plan.remembered})
+        # In the order of the pass: that of a set differs between processes, and would reach the names.
+        return replace(shared, results={i: x for i, x in shared.results.items() if i in plan.remembered})
 
     def _refuse(self, site: Site) -> SutureError:
         is_recurrent = isinstance(self._network.get_submodule(site.path), nn.RNNBase)

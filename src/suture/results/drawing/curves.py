@@ -14,10 +14,14 @@ from suture.numbers import Floats
 from suture.results.correspondence import pair_sites
 from suture.results.drawing.grids import make_figure
 from suture.results.drawing.lines import COLOURS, strip_spines, write_legend
+from suture.results.drawing.measuring import resolve_points
 from suture.results.measured import Measured
 
 _WIDE = 20.0
 """Ratio of the largest to the smallest loss from which the axis is logarithmic."""
+
+_LEAST_HEIGHT = 13.0
+"""Least height of the figure, in the size of its letters."""
 
 
 def collect_losses(measured: Measured) -> dict[str, Floats]:
@@ -46,7 +50,7 @@ def draw_curves(measured: Measured, width: float | None = None) -> Figure:
     expect(bool(found), "losses of task loss matching", "a comparison without them",
            'compare with methods=("dm", "tlm")')
     figure = make_figure(width)
-    figure.set_figheight(0.68 * figure.get_figwidth())
+    figure.set_figheight(max(0.68 * figure.get_figwidth(), _LEAST_HEIGHT * resolve_points("font.size") / 72))
     ax = figure.subplots()
     looks = zip(found, ((COLOURS[0], "-"), (COLOURS[1], "--"), (COLOURS[5], ":")), strict=False)
     handles = [_draw_group(ax, found[name], colour, dashes) for name, (colour, dashes) in looks]

@@ -33,7 +33,7 @@ class Drawn(Measured):
         """Draw a heat map of one measure, with the measure's colour limits; a star means a mark.
 
         Artefacts (`cells`) are hatched in measures of a stitching method, if the comparison has verdicts; a °
-        means not above chance (`null`). Missing cells are grey.
+        means not above chance (`null`). Missing cells are grey. A legend below explains the signs that occur.
 
         Args:
             measure: a name of `measures`.
@@ -54,7 +54,8 @@ class Drawn(Measured):
         from suture.results.drawing.maps import Heat, draw_matrix
 
         self.matrix(measure)
-        expect(ax is None or hasattr(ax, "imshow"), "axes of matplotlib to draw on", ax, "leave ax out")
+        plain = ax is None or (hasattr(ax, "imshow") and ax.name == "rectilinear")
+        expect(plain, "rectangular axes of matplotlib to draw on", getattr(ax, "name", ax), "leave ax out")
         heat = Heat.of(self, measure, find_artefacts(self), titled=title is None, vmin=vmin, vmax=vmax,
                        cmap=cmap, **({} if title is None else {"title": title}))
         if ax is not None:
@@ -64,7 +65,7 @@ class Drawn(Measured):
         from matplotlib import pyplot as plt
 
         figure, ax = plt.subplots(layout="constrained")
-        draw_matrix(heat, ax, annotate, colorbar)
+        draw_matrix(heat, ax, annotate, colorbar, fitted=True)
         fit_height(figure, [[ax]], float(figure.get_figheight()))
         return ax
 
@@ -74,7 +75,9 @@ class Drawn(Measured):
         """Draw the paper's pair: how well the stitched networks work, and how far they lie from native ones.
 
         The upper row is task loss matching, the lower one direct matching; a comparison with one of them has
-        one row. Rows of a map are sources, columns targets (Figures 1 and 2 of Balogh and Jelasity 2025).
+        one row. All four stand in one row if the figure is at least 1.5 times as wide as the setting
+        ``figure.figsize`` is high, as in the styles "two-column" and "slide". Rows of a map are sources,
+        columns targets (Figures 1 and 2 of Balogh and Jelasity 2025).
 
         >>> with suture.style("column"):
         ...     result.plot_pair("auroc_energy").savefig("pair.pdf")

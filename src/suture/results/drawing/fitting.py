@@ -13,6 +13,7 @@ from matplotlib.text import Text
 from suture.results.drawing.measuring import (
     COMFORTABLE,
     LEAST,
+    SPACING,
     find_free_width,
     find_size,
     fit_words,
@@ -54,23 +55,86 @@ class WordsFitting(Artist):
         return float(self.text.get_fontsize())
 
 
-class BarFitting(Artist):
-    """Fits the words along a vertical colour bar to its length before they are drawn."""
+class SideFitting(Artist):
+    """Fits words along the left side of axes to its height; where they cannot stand upright, the first lies.
 
-    def __init__(self, ax: Axes) -> None:
+    Args:
+        words: lines, the outer ones first.
+    """
+
+    def __init__(self, ax: Axes, words: str) -> None:
         super().__init__()
         self.set_zorder(-1)
         self.set_in_layout(False)
-        self._top = float(ax.yaxis.label.get_fontsize())
+        self._label, self._lines, self._written = ax.yaxis.label, words.split("\n"), words
+        self._top = float(self._label.get_fontsize())
+        self._label.set(text=words, parse_math=False, linespacing=SPACING)
         ax.add_artist(self)
 
     def draw(self, renderer: Any) -> None:
         """Fit the words; nothing is drawn."""
-        if isinstance(self.axes, Axes):
-            label, length = self.axes.yaxis.label, find_size(self.axes)[1]
+        self.fit()
+
+    def fit(self) -> bool:
+        """Set size and rotation; return True if they changed. Words of the user's stay."""
+        if not isinstance(self.axes, Axes) or self._label.get_text() != self._written:
+            return False
+        before = self._label.get_rotation(), self._label.get_fontsize()
+        font, height = self._label.get_fontproperties(), find_size(self.axes)[1]
+        fitting = height / (max(measure_width(line, font) for line in self._lines) or 1.0)
+        upright = fitting >= LEAST
+        self._written = "\n".join(self._lines) if upright else self._lines[0]
+        across = max(LEAST, min(self._top, height / measure_height(font)))
+        self._label.set(text=self._written, rotation=90 if upright else 0,
+                        fontsize=min(self._top, fitting) if upright else across,
+                        horizontalalignment="center" if upright else "right",
+                        verticalalignment="bottom" if upright else "center")
+        return before != (self._label.get_rotation(), self._label.get_fontsize())
+
+
+class BarFitting(Artist):
+    """Fits the numbers and the words along a colour bar to its length before they are drawn.
+
+    Args:
+        level: the bar lies.
+    """
+
+    def __init__(self, ax: Axes, level: bool) -> None:
+        super().__init__()
+        self.set_zorder(-1)
+        self.set_in_layout(False)
+        self._level = level
+        self._axis: Any = ax.xaxis if level else ax.yaxis
+        self._top = float(self._axis.label.get_fontsize())
+        ax.add_artist(self)
+
+    def draw(self, renderer: Any) -> None:
+        """Fit the text; nothing is drawn."""
+        self.fit()
+
+    def fit(self) -> None:
+        """Set the size of the words, and place the numbers, of which the middle one goes first."""
+        if not isinstance(self.axes, Axes):
+            return
+        length, label = find_size(self.axes)[0 if self._level else 1], self._axis.label
+        if not self._level:
             font, lines = label.get_fontproperties(), label.get_text().split("\n")
             widest = max(measure_width(line, font) for line in lines) or 1.0
             label.set_fontsize(max(LEAST, min(self._top, length / widest)))
+        numbers = self._axis.get_ticklabels()
+        if len(numbers) != 3:  # the user's own
+            return
+        font, size = numbers[0].get_fontproperties(), numbers[0].get_fontsize()
+        sizes = [size * (measure_width(f"{n.get_text()} ", font) if self._level else 1.1) for n in numbers]
+        numbers[1].set_visible(length >= sum(sizes))
+        outside = length < sizes[0] + sizes[2]
+        if self._level:  # within, because the numbers at the ends would meet those of the next bar
+            for number, side in zip(numbers[::2], ("right", "left") if outside else ("left", "right"),
+                                    strict=True):
+                number.set_horizontalalignment(side)
+        else:
+            for number, side in zip(numbers[::2], ("top", "bottom"), strict=True):
+                number.set_verticalalignment(side if outside else "center_baseline")
 
 
 @dataclass

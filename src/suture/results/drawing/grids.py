@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib as mpl
@@ -12,14 +13,16 @@ from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from suture._base import checked, expect
-from suture.results.drawing.fitting import CellFitting, WordsFitting, share_fit
+from suture.results.drawing.fitting import BarFitting, CellFitting, SideFitting, WordsFitting, share_fit
 from suture.results.drawing.maps import Heat, draw_colour_bar, draw_matrix, name_scale
-from suture.results.drawing.measuring import SPACING, find_size, fit_words, resolve_points
+from suture.results.drawing.measuring import find_size, fit_words, resolve_points
 from suture.results.drawing.style import embed_fonts
 from suture.results.heatmaps import make_printable
 
 _PASSES = 4
 """Most often that the height of a figure is corrected."""
+_HIGHEST = 9.0
+"""Inches of the highest figure that is at most so wide, a page; cells of a higher one are not square."""
 
 
 def make_figure(width: float | None, height: float | None = None) -> Figure:
@@ -42,8 +45,10 @@ def fit_height(figure: Figure, grid: Sequence[Sequence[Axes | None]], highest: f
 
     Args:
         grid: axes with images, row by row.
-        highest: largest height in inches; a figure that needs more gets narrower instead.
+        highest: largest height in inches; a figure that needs more gets narrower instead. Default: that of a
+            page, whose cells may be flat.
     """
+    page = max(_HIGHEST, figure.get_figwidth())
     rows = [[ax for ax in row if ax is not None] for row in grid]
     axes = [ax for row in rows for ax in row]
     engine = figure.get_layout_engine()
@@ -53,13 +58,21 @@ def fit_height(figure: Figure, grid: Sequence[Sequence[Axes | None]], highest: f
     for _ in range(_PASSES):
         engine.execute(figure)
         _fit_titles(axes)
+        artists = [a for ax in figure.axes for a in ax.artists]
+        turned = sum(a.fit() for a in artists if isinstance(a, SideFitting)) > 0
+        for bar in (a for a in artists if isinstance(a, BarFitting)):
+            bar.fit()
         width, height = figure.get_size_inches()
         missing = [max(map(_find_missing_height, row)) for row in rows if row]
         wanted = max(0.5, height + sum(missing))
+        if highest is None and wanted > page:
+            if height == page:
+                return
+            wanted = page
         if highest is not None and wanted > highest:
             width -= min(0.7 * width, max(map(_find_surplus_width, axes))) if height == highest else 0.0
             wanted = highest
-        if abs(wanted - height) < 0.01 and abs(width - figure.get_figwidth()) < 0.01:
+        if not turned and abs(wanted - height) < 0.01 and abs(width - figure.get_figwidth()) < 0.01:
             break
         figure.set_size_inches(width, wanted)
     for ax in axes:
@@ -148,8 +161,7 @@ def _draw_maps(figure: Figure, heats: Sequence[Sequence[Heat | None]], rows: Seq
             image = draw_matrix(_retitle(heat, i, j, columns), ax, annotate, colorbar=False, legend=False,
                                 labels=_choose_labels(heats, i, j))
             if rows is not None and not any(h is not None for h in row[:j]):
-                ax.set_ylabel(f"{make_printable(rows[i])}\n{ax.get_ylabel() or 'source'}", parse_math=False,
-                              linespacing=SPACING)
+                SideFitting(ax, f"{make_printable(rows[i])}\nsource")
             places[-1].append((ax, image))
     return places
 
@@ -157,8 +169,7 @@ def _draw_maps(figure: Figure, heats: Sequence[Sequence[Heat | None]], rows: Seq
 def _retitle(heat: Heat, i: int, j: int, columns: Sequence[str] | None) -> Heat:
     if columns is None:
         return heat
-    return Heat(heat.matrix, heat.measure, heat.starred, heat.lined, heat.chance, heat.vmin, heat.vmax,
-                heat.cmap, columns[j] if i == 0 else "")
+    return replace(heat, title=columns[j] if i == 0 else "")
 
 
 def _choose_labels(heats: Sequence[Sequence[Heat | None]], i: int, j: int) -> str:
@@ -199,7 +210,18 @@ def _draw_bars(figure: Figure, heats: Sequence[Sequence[Heat | None]],
     for group in filter(None, groups):
         axes, name = [place[0] for _, place in group], name_scale(group[0][0])
         named = not any(name.lower() in ax.get_title().replace("\n", " ").lower() for ax in axes)
-        draw_colour_bar(group[0][1][1], [h for h, _ in group], axes, named, location=where)
+        draw_colour_bar(group[0][1][1], [h for h, _ in group], axes, named, _count_cells(axes), where)
+
+
+def _count_cells(axes: Sequence[Axes]) -> tuple[int, int]:
+    """Count the rows and the columns of cells of axes side by side and over each other."""
+    rows, columns = dict[int, int](), dict[int, int]()
+    for ax in axes:
+        spec, shape = ax.get_subplotspec(), ax.images[0].get_size()
+        assert spec is not None
+        rows[spec.rowspan.start] = max(rows.get(spec.rowspan.start, 0), shape[0])
+        columns[spec.colspan.start] = max(columns.get(spec.colspan.start, 0), shape[1])
+    return sum(rows.values()), sum(columns.values())
 
 
 def _write_below(figure: Figure, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +16,21 @@ if TYPE_CHECKING:
 
 _ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
             "→": r"$\rightarrow$", "←": r"$\leftarrow$", "≥": r"$\geq$", "≤": r"$\leq$", "−": "$-$",
-            "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}",
-            "[": "{[}", "]": "{]}", "°": r"\textdegree{}", "²": r"\textsuperscript{2}",
+            "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"{\char34}",
+            "[": "{[}", "]": "{]}", "*": "{*}", "`": "{`}", "°": r"$^{\circ}$", "²": r"\textsuperscript{2}",
             **{sign: f"\\{sign}" for sign in "&%$#_{}"}}
-"""Signs that LaTeX would read as commands, and signs that not every font of it has."""
+"""Signs that LaTeX would read as commands, and signs that not every font of it has.
+
+A line that begins with a bracket or a star would change the end of the line before.
+"""
 _NONE = "--"
 _MARKED, _EMPTY = "$^{*}$ not to be trusted", f"{_NONE} no value"
 
 
 def escape(text: object) -> str:
     """Escape a text for LaTeX; characters that cannot be printed become blanks."""
-    return "".join(_ESCAPES.get(c, c) if c.isprintable() else " " for c in str(text))
+    shown = "".join(_ESCAPES.get(c, c) if c.isprintable() else " " for c in str(text))
+    return re.sub("([-'])(?=\\1)", r"\1{}", shown)  # two of them would become a dash, or a quotation mark
 
 
 def format_number(value: float, digits: int) -> str:
@@ -122,4 +127,5 @@ def write_frame(table: pd.DataFrame, digits: int, caption: str, label: str) -> s
 def check_words(digits: int, label: str) -> None:
     """Refuse a number of digits or a label that LaTeX could not read."""
     expect(0 <= digits <= 12, "0 to 12 digits", digits)
-    expect(not set(label) & set("{}\\%#&~^$ "), "a label of letters, digits and - : .", label)
+    readable = label.isprintable() and not set(label) & set("{}\\%#&~^$ ")
+    expect(readable, "a label of letters, digits and - : .", label)

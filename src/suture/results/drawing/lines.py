@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from suture.results.drawing.measuring import find_place, measure_width, resolve_points
+from suture.results.drawing.measuring import LEAST, find_place, measure_width, resolve_points
 
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")
 """Paul Tol's bright colours (personal.sron.nl/~pault)."""
@@ -31,14 +32,29 @@ def count_columns(labels: Sequence[str], width: float, size: float) -> int:
 
 def write_legend(ax: Axes, handles: Sequence[Any], labels: Sequence[str], title: str | None = None,
                  below: bool = False) -> None:
-    """Write a legend above or below axes, in as many columns as fit."""
-    size = resolve_points("legend.fontsize")
+    """Write a legend above or below axes, in as many columns as fit, or in smaller letters."""
+    size, font = resolve_points("legend.fontsize"), FontProperties()
+    room = find_place(ax)[0] - 5 * size  # of which the numbers beside the axes take a part
+    widest = max((measure_width(label, font) for label in labels), default=1.0)
+    size = max(LEAST, min(size, room / (widest + _HANDLE)))
     legend = ax.legend(handles, labels, loc="upper left" if below else "lower left", frameon=False,
                        bbox_to_anchor=(0.0, 0.0 if below else 1.0),
-                       ncols=count_columns(labels, 0.85 * find_place(ax)[0], size), borderaxespad=0.1,
+                       ncols=count_columns(labels, room, size), borderaxespad=0.1,
                        handlelength=1.8, handletextpad=0.5, columnspacing=0.9, labelspacing=0.3,
                        fontsize=size, title=title, title_fontsize=size)
     for text in (*legend.get_texts(), legend.get_title()):
+        text.set_parse_math(False)
+
+
+def write_legend_below(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """Write a legend below all axes of a figure, in as many columns as fit, or in smaller letters."""
+    size, room = resolve_points("legend.fontsize"), 0.95 * 72 * figure.get_figwidth()
+    widest = max((measure_width(label, FontProperties()) for label in labels), default=1.0)
+    size = max(LEAST, min(size, room / (widest + _HANDLE)))
+    legend = figure.legend(handles, labels, loc="outside lower center", frameon=False, fontsize=size,
+                           ncols=count_columns(labels, room, size), handlelength=1.8, handletextpad=0.5,
+                           columnspacing=0.9, labelspacing=0.3)
+    for text in legend.get_texts():
         text.set_parse_math(False)
 
 

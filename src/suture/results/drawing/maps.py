@@ -19,19 +19,20 @@ from numpy.typing import NDArray
 
 from suture._base import SutureError, checked, expect, make_unknown_error
 from suture.numbers import METHOD_NAMES, Measure, get_measure
-from suture.results.drawing.fitting import BarFitting, CellFitting, CellText, WordsFitting
-from suture.results.drawing.measuring import (
-    LEAST,
-    SPACING,
-    find_place,
-    measure_width,
-    resolve_points,
+from suture.results.drawing.fitting import (
+    BarFitting,
+    CellFitting,
+    CellText,
+    SideFitting,
+    WordsFitting,
 )
+from suture.results.drawing.measuring import LEAST, SPACING, find_place, measure_width, resolve_points
 from suture.results.drawing.names import NameTicks
 from suture.results.drawing.style import embed_fonts
 from suture.results.heatmaps import (
     CHANCE_LEGEND,
     CHANCE_SIGN,
+    GREY_LEGEND,
     HATCH_LEGEND,
     choose_colormap,
     choose_ink,
@@ -58,6 +59,7 @@ class Heat:
         vmin, vmax: limits of the colours. Default: the measure's, the same in every figure.
         cmap: colour map. Default: viridis, bright where similar.
         title: default: the measure's label.
+        star: what a star says, in the legend.
 
     Raises:
         SutureError: a mask of another shape, limits that are no range, or no such measure or colour map.
@@ -72,6 +74,7 @@ class Heat:
     vmax: float | None = None
     cmap: str | Colormap | None = None
     title: str | None = None
+    star: str = "not to be trusted"
 
     def __post_init__(self) -> None:
         expect(isinstance(self.matrix, pd.DataFrame), "a table of pandas as matrix", self.matrix)
@@ -142,13 +145,15 @@ class Heat:
     def legend(self) -> str:
         """Explanation of the signs in the cells, such as hatching; empty without them."""
         known = ~np.isnan(self.numbers)
-        shown = (HATCH_LEGEND, self.lined), (CHANCE_LEGEND, self.chance)
-        return "; ".join(words for words, where in shown if (where & known).any())
+        shown = ((HATCH_LEGEND, self.lined & known), (GREY_LEGEND, ~known),
+                 (f"*: {self.star}", self.starred & known), (CHANCE_LEGEND, self.chance & known))
+        return "; ".join(words for words, where in shown if where.any())
 
 
 @checked
 def draw_matrix(heat: Heat, ax: Axes, annotate: bool | None = None, colorbar: bool = True,
-                labels: str = "both", legend: bool = True, points: float | None = None) -> AxesImage:
+                labels: str = "both", legend: bool = True, points: float | None = None,
+                fitted: bool = False) -> AxesImage:
     """Draw a matrix of a measure on axes; missing cells are grey.
 
     Text has the sizes of matplotlib's settings, and smaller ones where there is less room. Values beyond the
@@ -160,6 +165,7 @@ def draw_matrix(heat: Heat, ax: Axes, annotate: bool | None = None, colorbar: bo
         labels: names and titles of the axes: ``"both"``, ``"rows"``, ``"columns"`` or ``""``.
         legend: explain hatching and signs below the axes.
         points: size of the names. Default: as tick labels of the settings.
+        fitted: the figure will be fitted to square cells.
 
     Returns:
         The image, for a colour bar of one's own.
@@ -167,13 +173,15 @@ def draw_matrix(heat: Heat, ax: Axes, annotate: bool | None = None, colorbar: bo
     values, (low, high) = heat.numbers, heat.limits
     expect(values.size > 0, "a matrix with cells", f"one of shape {values.shape}")
     image = ax.imshow(np.ma.masked_invalid(values), cmap=heat.colours, norm=Normalize(low, high),
-                      aspect="equal", interpolation="nearest")
+                      aspect="equal", interpolation="nearest", origin="upper")
+    ax.grid(False, "both")  # which styles such as ggplot draw across the numbers
+    ax.minorticks_off()
     if np.isnan(values).any():  # the image is transparent there, and shows what is behind it
         ax.add_patch(Rectangle((-0.5, -0.5), *values.T.shape, facecolor="0.88", edgecolor="0.55",
                                hatch="////", linewidth=0, zorder=-1, in_layout=False))
     ax.spines[:].set_visible(False)
     if colorbar:
-        draw_colour_bar(image, [heat], ax)
+        draw_colour_bar(image, [heat], ax, cells=values.shape if fitted else None)
     title = make_printable(heat.kind.label) if heat.title is None else heat.title
     WordsFitting(ax, ax.title, title, resolve_points("axes.titlesize"))
     _label_axes(heat, ax, labels, legend, points)
@@ -190,7 +198,7 @@ def _label_axes(heat: Heat, ax: Axes, labels: str, legend: bool, points: float |
         if labels not in ("both", side):
             axis.set_tick_params(labelbottom=False, labelleft=False)
     if labels in ("both", "rows"):
-        ax.set_ylabel("source")
+        SideFitting(ax, "source")
     lines = ["target"] if labels in ("both", "columns") else []
     lines += [heat.legend] * (legend and bool(heat.legend))
     WordsFitting(ax, ax.xaxis.label, "\n".join(lines), float(ax.xaxis.label.get_fontsize()))
@@ -235,30 +243,55 @@ def name_scale(heat: Heat) -> str:
 
 
 def draw_colour_bar(image: ScalarMappable, heats: list[Heat], ax: Any, named: bool = False,
-                    **options: Any) -> None:
-    """Draw the colour bar of matrices with one scale; its arrows say which values lie beyond the limits."""
-    (low, high), measure = heats[0].limits, heats[0].kind
-    values = np.concatenate([h.numbers.ravel() for h in heats])
-    below, above = bool((values < low).any()), bool((values > high).any())
-    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get((below, above), "neither")
+                    cells: tuple[int, int] | None = None, location: str = "right") -> None:
+    """Draw the colour bar of matrices with one scale; its arrows say which values lie beyond the limits.
+
+    Args:
+        image, heats: what it explains.
+        ax: axes, or a list of them, beside which it lies.
+        named: name the measure.
+        cells: rows and columns of all axes together, if the figure is fitted to square cells; then the bar is
+            as long as the axes, and neither thin beside few columns nor thick below few rows.
+        location: ``"right"`` or ``"bottom"``.
+    """
     axes = ax if isinstance(ax, Axes) else ax[0]
     figure = axes.get_figure(root=True)
     if figure is None:
         raise SutureError("expected axes of a figure, got axes that were removed from theirs")
     size = min(resolve_points("xtick.labelsize"), resolve_points("font.size", 0.85))
-    bar = figure.colorbar(image, ax=ax, extend=extend, **{"fraction": 0.046, "pad": 0.03, **options})
+    low, high = heats[0].limits
+    below = location == "bottom"
+    rows, columns = cells or (1, 1)
+    # Cells of a figure as high as a page are flat, so that more rows do not make it higher.
+    ratio = max(0.15, columns / rows) if below else rows / columns
+    shape: dict[str, Any] = {**_shape_bar(ratio), **({"panchor": (0.5, 1.0)} if below else {})}
+    bar = figure.colorbar(image, ax=ax, location=location, extend=_find_beyond(heats), pad=0.03, **shape)
     bar.set_ticks([low, (low + high) / 2, high])
     bar.ax.tick_params(labelsize=size, length=2)
-    word = "more similar →" if measure.larger_is_more_similar else "← more similar"
-    if options.get("location") == "bottom":
+    word = "more similar →" if heats[0].kind.larger_is_more_similar else "← more similar"
+    if below:
         room = 0.7 * find_place(axes)[0] / measure_width(word, axes.title.get_fontproperties())
         size = max(LEAST, min(size, room))
     bar.set_label(f"{name_scale(heats[0])}\n{word}" if named else word, fontsize=size, parse_math=False)
     bar.ax.xaxis.label.set_linespacing(SPACING)
     bar.ax.yaxis.label.set_linespacing(SPACING)
-    if options.get("location") == "bottom":  # the numbers at the ends would meet those of the next bar
-        for tick, side in zip(bar.ax.get_xticklabels(), ("left", "center", "right"), strict=True):
-            tick.set_horizontalalignment(side)
-    if options.get("location") != "bottom":
-        BarFitting(bar.ax)
+    BarFitting(bar.ax, level=below)
     bar.outline.set_visible(False)
+
+
+def _shape_bar(ratio: float) -> dict[str, float]:
+    """Return thickness (in the width of the axes) and aspect of a bar.
+
+    Args:
+        ratio: length of the axes beside it, in their width.
+    """
+    fraction = 0.046 * min(max(1.0, ratio), 8.0)
+    return {"fraction": fraction, "aspect": max(min(20.0, 50 * ratio), ratio / fraction)}
+
+
+def _find_beyond(heats: list[Heat]) -> str:
+    """Return the ends of a colour bar beyond which values lie, by more than rounding."""
+    low, high = heats[0].limits
+    values, slack = np.concatenate([h.numbers.ravel() for h in heats]), 1e-6 * (high - low)
+    beyond = bool((values < low - slack).any()), bool((values > high + slack).any())
+    return {(True, True): "both", (True, False): "min", (False, True): "max"}.get(beyond, "neither")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -70,39 +71,51 @@ def wrap_text(text: str, width: float, font: FontProperties) -> str:
 
 def find_place(ax: Axes) -> tuple[float, float]:
     """Return width and height in points of what the figure gives to axes and their labels."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    width, height = (72 * side for side in figure.get_size_inches())
+    width, height = _find_points(_find_frame(ax), ax)
     spec = ax.get_subplotspec()
     if spec is None:
-        return float(width), float(height)
+        return width, height
     rows, columns = spec.get_gridspec().get_geometry()
-    return (float(width) / columns * len(spec.colspan), float(height) / rows * len(spec.rowspan))
+    return width / columns * len(spec.colspan), height / rows * len(spec.rowspan)
+
+
+def _find_frame(ax: Axes) -> Any:
+    """Return the box of the figure, or of the part of it (a subfigure), that holds axes."""
+    figure = ax.get_figure(root=False)
+    assert figure is not None
+    return figure.bbox
+
+
+def _find_points(box: Any, ax: Axes) -> tuple[float, float]:
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    return float(box.width) * 72 / figure.dpi, float(box.height) * 72 / figure.dpi
 
 
 def find_size(ax: Axes) -> tuple[float, float]:
     """Return width and height of axes in points."""
-    figure = ax.get_figure(root=True)
-    assert figure is not None
-    return ax.bbox.width * 72 / figure.dpi, ax.bbox.height * 72 / figure.dpi
+    return _find_points(ax.bbox, ax)
 
 
 def find_free_width(ax: Axes) -> float:
     """Return the points that a text centred over axes may take without meeting the next axes' text."""
-    figure = ax.get_figure(root=True)
+    figure, frame, box = ax.get_figure(root=True), _find_frame(ax), ax.bbox
     assert figure is not None
-    box = ax.get_position()
-    centre, width = (box.x0 + box.x1) / 2, 2.0
-    beside = [other.get_position() for other in figure.axes if other.get_subplotspec() is not None]
-    for at in beside:
-        away = abs((at.x0 + at.x1) / 2 - centre)
-        if away > 0.01 and at.y0 < box.y1 and box.y0 < at.y1:
+    centre = (box.x0 + box.x1) / 2
+    width = 1.96 * min(centre - frame.x0, frame.x1 - centre)
+    for other in figure.axes:  # a colour bar, which has no title, is axes too
+        at, away = other.bbox, abs((other.bbox.x0 + other.bbox.x1) / 2 - centre)
+        if (other.get_subplotspec() is not None and other.get_label() != "<colorbar>"
+                and away > 0.01 * frame.width and at.y0 < box.y1 and box.y0 < at.y1):
             width = min(width, 0.97 * away)
-    return float(72 * figure.get_figwidth() * min(width, 1.96 * min(centre, 1 - centre)))
+    return float(width * 72 / figure.dpi)
 
 
 def fit_words(text: Text, words: str, width: float, top: float) -> None:
-    """Write words into a text, in at most one line more than given, else in smaller letters or more lines."""
+    """Write words into a text, in at most one line more than given, else in smaller letters or more lines.
+
+    A word that is too long for a line of the smallest letters loses its middle.
+    """
     text.set_linespacing(SPACING)
     font, lines = text.get_fontproperties(), words.split("\n")
     sizes = [top - k / 2 for k in range(int(2 * max(0.0, top - COMFORTABLE)) + 1)] + [LEAST]
@@ -116,6 +129,16 @@ def fit_words(text: Text, words: str, width: float, top: float) -> None:
             continue
         break
     text.set_fontsize(size)
-    text.set_text("\n".join(wrapped))
+    text.set_text("\n".join(cut_middle(line, lambda part: measure_width(part, font) * size <= width)
+                            for line in wrapped))
 
 
+def cut_middle(name: str, fits: Callable[[str], bool]) -> str:
+    """Replace the middle of a name that does not fit by an ellipsis."""
+    shown = name
+    for kept in range(len(name) - 1, 0, -1):
+        if fits(shown):
+            break
+        head = kept // 3  # the end of a dotted name says more than its beginning
+        shown = f"{name[:head].rstrip('…')}…{name[len(name) - (kept - head):].lstrip('…')}"
+    return shown

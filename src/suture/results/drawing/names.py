@@ -11,11 +11,12 @@ import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.ticker import FixedLocator, FuncFormatter
 
-from suture.results.drawing.fitting import WordsFitting
+from suture.results.drawing.fitting import SideFitting, WordsFitting
 from suture.results.drawing.measuring import (
     COMFORTABLE,
     LEAST,
     PIXEL,
+    cut_middle,
     find_place,
     find_size,
     measure_height,
@@ -71,7 +72,7 @@ class NameTicks(FixedLocator):
         if not isinstance(axis, Axis) or not self.names:
             return places
         for fitting in axis.axes.artists:  # a layout asks for ticks first, and then for the room of words
-            if isinstance(fitting, WordsFitting):
+            if isinstance(fitting, WordsFitting | SideFitting):
                 fitting.fit()
         return places[::self._fit(axis)]
 
@@ -148,7 +149,7 @@ def shorten_names(names: Sequence[str], fits: Callable[[str], bool]) -> list[str
     ways += [["…" * (head > 0) + ".".join(p[head:len(p) - cut]) + "…" * (cut > 0) for p in parts]
              for cut in range(tail + 1)]
     fitting = next((way for way in ways if all(map(fits, way))), None)
-    return fitting or [_cut_middle(name, fits) for name in ways[-1]]
+    return fitting or [cut_middle(name, fits) for name in ways[-1]]
 
 
 def _count_common(parts: Sequence[Sequence[str]]) -> int:
@@ -157,15 +158,3 @@ def _count_common(parts: Sequence[Sequence[str]]) -> int:
     while len(parts) > 1 and all(len(p) > count + 1 and p[count] == parts[0][count] for p in parts):
         count += 1
     return count
-
-
-def _cut_middle(name: str, fits: Callable[[str], bool]) -> str:
-    shown = name
-    for kept in range(len(name) - 1, 0, -1):
-        if fits(shown):
-            break
-        head = kept // 3  # the end of a dotted name says more than its beginning
-        shown = f"{name[:head].rstrip('…')}…{name[len(name) - (kept - head):].lstrip('…')}"
-    return shown
-
-

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from suture._base import SutureError, expect, make_unknown_error
 from suture.numbers import METHOD_NAMES, get_measure
 from suture.results.drawing.grids import draw_matrix_grid
 from suture.results.drawing.maps import Heat, name_scale
+from suture.results.heatmaps import make_printable
 from suture.results.measured import Measured
 from suture.results.standing import find_standing
 from suture.results.verdicts import find_artefacts
@@ -16,6 +18,8 @@ _FIRST = ("natural_distance", "ood_", "auroc_", "informational_residual", "frech
 """Beginnings of the names of distances, those first that a pair has by default."""
 _ORDER = ("tlm", "dm")
 """Methods as the paper's figures have them, from above."""
+_WIDE = 1.5
+"""Ratio of a figure's width to its height in the settings from which all maps stand in one row."""
 
 
 def draw_pair(measured: Measured, distance: str | None = None, width: float | None = None,
@@ -36,6 +40,11 @@ def draw_pair(measured: Measured, distance: str | None = None, width: float | No
         rows.append([Heat.of(measured, name, hatched) if name in measured.measures else None
                      for name in names])
     shown = [m.upper() for m in _ORDER if m in criteria]
+    given = mpl.rcParams["figure.figsize"]
+    if len(rows) > 1 and (width or given[0]) >= _WIDE * given[1]:
+        heats = [heat for row in rows for heat in row if heat is not None]
+        return draw_matrix_grid([heats], width=width, annotate=annotate, title=title,
+                                columns=[make_printable(heat.kind.label) for heat in heats])
     heads = [next(name_scale(row[k]) for row in rows if row[k] is not None)  # type: ignore[arg-type]
              for k in range(2)]
     return draw_matrix_grid(rows, width=width, rows=shown, annotate=annotate, title=title,

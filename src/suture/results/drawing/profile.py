@@ -14,8 +14,10 @@ from matplotlib.patches import Patch
 from suture._base import expect, make_unknown_error
 from suture.numbers import METHOD_NAMES, Measure, get_measure
 from suture.results.correspondence import Correspond, pair_sites
+from suture.results.drawing.fitting import SideFitting, WordsFitting
 from suture.results.drawing.grids import make_figure
 from suture.results.drawing.lines import COLOURS, METHOD_LINES, SIGNS, strip_spines, write_legend
+from suture.results.drawing.measuring import resolve_points
 from suture.results.drawing.names import NameTicks
 from suture.results.findings import LEADING
 from suture.results.heatmaps import make_printable
@@ -32,15 +34,16 @@ def draw_profile(measured: Measured, measures: Sequence[str] | None = None, corr
                  width: float | None = None) -> Figure:
     """Draw measures of corresponding layers; `Drawn.plot_profile` describes the arguments."""
     names = choose_measures(measured) if measures is None else list(measures)
+    expect(bool(names), "measures of corresponding layers", "none", "name some in measures")
     for name in names:
         if name not in measured.measures:
             raise make_unknown_error("measure", name, measured.measures)
     _, pairs = pair_sites(measured, correspond)
-    expect(bool(pairs) and bool(names), "corresponding layers and measures", f"{len(pairs)} and {len(names)}",
-           "write correspond={target site: source site}")
+    expect(bool(pairs), "corresponding layers", "none", "write correspond={target site: source site}")
     panels = _group(names)
     figure = make_figure(width)
-    figure.set_figheight(figure.get_figwidth() * (0.28 + 0.4 * len(panels)))
+    least = (6 + 11 * len(panels)) * resolve_points("axes.labelsize") / 72
+    figure.set_figheight(max(figure.get_figwidth() * (0.28 + 0.4 * len(panels)), least))
     grid = figure.subplots(len(panels), squeeze=False)[:, 0]
     for ax, panel in zip(grid, panels, strict=True):
         _draw_panel(measured, panel, pairs, ax)
@@ -48,8 +51,9 @@ def draw_profile(measured: Measured, measures: Sequence[str] | None = None, corr
         ticks = NameTicks([_name_pair(measured, i, j) for j, i in sorted(pairs.items())])
         ticks.put_on(ax.xaxis)
         ax.set_xlim(-0.5, len(pairs) - 0.5)
-        ax.xaxis.set_tick_params(labelbottom=ax is grid[-1])
-    grid[-1].set_xlabel("corresponding layers, by depth")
+        ax.xaxis.set_tick_params(labelbottom=ax is grid[-1], labeltop=False)
+    WordsFitting(grid[-1], grid[-1].xaxis.label, "corresponding layers, by depth",
+                 resolve_points("axes.labelsize"))
     figure.draw_without_rendering()  # ticks get the style of now
     return figure
 
@@ -104,8 +108,7 @@ def _draw_panel(measured: Measured, names: Sequence[str], pairs: dict[int, int],
             labels.append("by chance, 95 %")
     _set_limits(ax, measure)
     kind = measure.label if len(names) == 1 else "similarity"
-    ax.set_ylabel(measure.label.partition(" ")[2] if names[0].partition(".")[2] else make_printable(kind),
-                  parse_math=False)
+    SideFitting(ax, measure.label.partition(" ")[2] if names[0].partition(".")[2] else make_printable(kind))
     write_legend(ax, handles, labels)
     strip_spines(ax)
 

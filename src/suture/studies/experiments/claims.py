@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from suture.studies.measure_tests.network_statistics import bound
+from suture.studies.measure_tests.network_statistics import bound, leave_each_out
 
 FEWEST = 3
 """Networks below which nothing is decided: an interval over two has no use."""
 MOST_MARKED = 0.5
 """Share of cells whose training has not converged from which on task loss matching decides nothing."""
+DIFFERENCE = (-1.0, 1.0)
+"""Limits of a difference of two shares, and of a correlation."""
 WORDS = {True: "holds", False: "does not hold", None: "cannot be decided with this much data"}
 
 
@@ -28,6 +30,7 @@ class Outcome:
         holds: True, False, or None where it cannot be decided.
         why: the likely reason, or why it cannot be decided.
         headline: number of the paper's headline claim that it belongs to; 0 for none.
+        brief: of a headline claim, our number in a few words.
     """
 
     claim: str
@@ -35,10 +38,52 @@ class Outcome:
     holds: bool | None
     why: str = ""
     headline: int = 0
+    brief: str = ""
 
     @property
     def word(self) -> str:
         return WORDS[self.holds]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What our numbers say of one of the paper's headline claims, which has several parts.
+
+    Attributes:
+        claim: in our words.
+        parts: names of experiments and what they found.
+    """
+
+    claim: str
+    parts: tuple[tuple[str, Outcome], ...]
+
+    @property
+    def word(self) -> str:
+        """Such as ``holds``, or ``holds in 2 of 4 parts, does not hold in 2 of 4``."""
+        found = [outcome.holds for _, outcome in self.parts]
+        if len(set(found)) == 1:
+            return WORDS[found[0]]
+        counts = {WORDS[holds]: found.count(holds) for holds in WORDS}
+        return ", ".join(f"{word} in {n} of {len(found)} parts" for word, n in counts.items() if n)
+
+    @property
+    def numbers(self) -> str:
+        """The parts in a few words each."""
+        return "; ".join(f"{name} {outcome.brief} ({'open' if outcome.holds is None else outcome.word})"
+                         for name, outcome in self.parts)
+
+
+_HEADLINES = {
+    1: "TLM finds some layers more similar to a layer than itself; DM does not",
+    2: "TLM's representations are out of distribution, and DM's are not",
+    3: "Structural indices and DM agree on corresponding layers, and TLM does not"}
+
+
+def list_headlines(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Headline]:
+    """Return the headline claims of which something is known, from outcomes by experiment."""
+    found = [Headline(claim, tuple((name, outcome) for name, of in outcomes.items() for outcome in of
+                                   if outcome.headline == number)) for number, claim in _HEADLINES.items()]
+    return [headline for headline in found if headline.parts]
 
 
 @dataclass(frozen=True)
@@ -67,6 +112,13 @@ class NetworkMean:
            limits: tuple[float, float] = (-math.inf, math.inf)) -> NetworkMean:
         known = tuple(float(v) for v in values if not math.isnan(float(v)))
         return cls(known, len(known) if networks is None else networks, limits=limits)
+
+    @classmethod
+    def of_shares(cls, values: Iterable[float], trials: int = 1) -> NetworkMean:
+        """Return the mean of a share of each network, of which each is over `trials` layers or curves."""
+        known = [float(v) for v in values if not math.isnan(v)]
+        left_out = leave_each_out(len(known), lambda kept: float(np.mean(np.take(known, kept))))
+        return cls(tuple(known), len(known), tuple(left_out), max(1, trials))
 
     @property
     def mean(self) -> float:

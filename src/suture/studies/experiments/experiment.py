@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from suture._base import Progress
 from suture.studies.experiments.claims import Outcome
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.spec.study_file import StudyFile
 
 if TYPE_CHECKING:
@@ -41,14 +41,6 @@ class Part:
         return replace(self, spec=replace(self.spec, settings=settings))
 
 
-@dataclass(frozen=True)
-class Found:
-    """What one part has found: tables by name, and facts as JSON."""
-
-    tables: Mapping[str, pd.DataFrame]
-    about: Mapping[str, Any]
-
-
 class Experiment(ABC):
     """One experiment of the paper, or of ours.
 
@@ -61,6 +53,10 @@ class Experiment(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     question: ClassVar[str]
+
+    def compares(self, part: str) -> bool:
+        """Return True if a part compares the pairs of networks that its file names."""
+        return False
 
     @abstractmethod
     def run(self, part: Part) -> Found:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from suture._base import escape_controls, replace_file
-from suture.studies.experiments.claims import Outcome, list_words
+from suture.studies.experiments.claims import Outcome, list_headlines, list_words
 from suture.studies.experiments.record import Record
 from suture.studies.experiments.registry import EXPERIMENTS
 from suture.studies.experiments.scale_files import SCALES
@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 PAGE = "page.md"
 FIGURES = "figures"
 TABLES = "tables"
-_HEADLINES = {
-    1: "TLM finds some layers more similar to a layer than itself; DM does not",
-    2: "TLM's representations are out of distribution, and DM's are not",
-    3: "Structural indices and DM agree on corresponding layers, and TLM does not"}
 _SIZES = {"two-column": "", "column": "-column"}
 """Sizes of each figure, and what its file's name ends with."""
 
@@ -52,44 +48,52 @@ def render_page(scale: str, records: Mapping[str, Record], outcomes: Mapping[str
 def _open(scale: str, records: Mapping[str, Record]) -> Iterator[str]:
     yield f"# The paper's claims at scale {scale}: {SCALES[scale]}"
     yield ""
-    yield ('Claims of Balogh and Jelasity, "How not to Stitch Representations to Measure Similarity" '
-           "(AAAI 2025), in our words, and what our numbers say. A claim holds or does not hold where the "
-           "whole 95 % interval over networks (Student) lies on one side, or all of at least three networks "
-           "agree; else it cannot be decided. TLM cells whose training has not converged decide nothing: "
-           "where they are most, the claim is open.")
-    yield ""
     machines = list_words(list(dict.fromkeys(str(r.about.get("machine", "?")) for r in records.values())))
-    yield (f"Made by `suture reproduce {' '.join(records)} --scale {scale}` from its records alone. Machine: "
-           f"{machines}.")
+    yield ('What our numbers say of the claims of Balogh and Jelasity, "How not to Stitch Representations to '
+           f'Measure Similarity" (AAAI 2025). Made by `suture reproduce {" ".join(records)} --scale {scale}` '
+           f"from its records alone. Machine: {machines}.")
+    yield ""
+
+
+def _explain_rules() -> Iterator[str]:
+    yield ("A claim holds or does not hold where the whole 95 % interval over networks lies on one side, or "
+           "where all of at least three networks agree, each beyond its own noise or in a share of its "
+           "cells; else it cannot be decided (open). TLM cells whose training has not converged decide "
+           "nothing: where they are most, the claim is open.")
     yield ""
 
 
 def _list_headlines(outcomes: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
-    yield "## The three headline claims"
-    yield ""
-    yield "| claim | part of it | | our number |"
-    yield "|---|---|---|---|"
-    for number, words in _HEADLINES.items():
-        for name, outcome in _list_all(outcomes):
-            if outcome.headline == number:
-                yield _write_row(words, f"{name}: {outcome.claim}", f"**{outcome.word}**", _tell(outcome))
-    yield ""
+    found = list_headlines(outcomes)
+    if found:
+        yield "## The three headline claims"
+        yield ""
+        yield "| claim | | in short |"
+        yield "|---|---|---|"
+        for headline in found:
+            yield _write_row(headline.claim, f"**{headline.word}**", headline.numbers)
+        yield ""
+    yield from _explain_rules()
+    for headline in found:
+        yield f"### {headline.claim}"
+        yield ""
+        yield from _list_outcomes(headline.parts)
 
 
 def _list_claims(outcomes: Mapping[str, Sequence[Outcome]]) -> Iterator[str]:
-    others = [(name, o) for name, o in _list_all(outcomes) if not o.headline]
+    others = [(name, o) for name, of in outcomes.items() for o in of if not o.headline]
     if others:
         yield "## Other claims"
         yield ""
-        yield "| | claim | | our number |"
-        yield "|---|---|---|---|"
-        for name, outcome in others:
-            yield _write_row(name, outcome.claim, f"**{outcome.word}**", _tell(outcome))
-        yield ""
+        yield from _list_outcomes(others)
 
 
-def _list_all(outcomes: Mapping[str, Sequence[Outcome]]) -> list[tuple[str, Outcome]]:
-    return [(name, outcome) for name, of in outcomes.items() for outcome in of]
+def _list_outcomes(found: Sequence[tuple[str, Outcome]]) -> Iterator[str]:
+    yield "| | claim | | our number |"
+    yield "|---|---|---|---|"
+    for name, outcome in found:
+        yield _write_row(name, outcome.claim, f"**{outcome.word}**", _tell(outcome))
+    yield ""
 
 
 def _tell(outcome: Outcome) -> str:

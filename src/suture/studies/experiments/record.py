@@ -9,13 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from suture._base import SutureError, describe_error, replace_file
+from suture._base import SutureError, describe_error, describe_value, expect, replace_file
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ABOUT = "about.json"
 _DIGITS = "%.6g"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one part has found: tables by name, and facts as JSON."""
+
+    tables: Mapping[str, pd.DataFrame]
+    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +60,15 @@ class Record:
         """
         import pandas as pd
 
+        if not cls.exists(folder):
+            raise SutureError(f"expected the record of an experiment in {str(folder)!r}, found none")
         try:
             about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            expect(isinstance(about, dict), "a JSON object", describe_value(about))
             tables = {name: pd.read_csv(io.BytesIO((folder / f"{name}.csv").read_bytes()),
                                         keep_default_na=False, na_values=[""])
                       for name in about.pop("tables")}
             return cls(about.pop("experiment"), about.pop("scale"), tables, about)
-        except FileNotFoundError as error:
-            raise SutureError(f"expected the record of an experiment in {str(folder)!r}, "
-                              "found none") from error
         except (ValueError, KeyError, OSError) as error:
             raise SutureError(f"the record in {str(folder)!r} is damaged: {describe_error(error)}; run the "
                               "experiment again") from error
@@ -75,6 +83,28 @@ class Record:
         import pandas as pd
 
         return self.tables[name] if name in self.tables else pd.DataFrame()
+
+
+def join_parts(experiment: str, scale: str, parts: Mapping[str, Found], machine: str) -> Record:
+    """Join what parts of an experiment have found to one record."""
+    return Record(experiment, scale, join_tables({name: of.tables for name, of in parts.items()}),
+                  {"parts": {name: dict(of.about) for name, of in parts.items()}, "machine": machine})
+
+
+def read_parts(folder: Path) -> dict[str, Found]:
+    """Return what each part of a record has found; none if there is no record, or a damaged one."""
+    try:
+        record = Record.load(folder)
+        return {name: Found(_choose_rows(record, name), about)
+                for name, about in (record.about.get("parts") or {}).items()}
+    except (SutureError, KeyError, AttributeError):
+        return {}
+
+
+def _choose_rows(record: Record, part: str) -> dict[str, pd.DataFrame]:
+    chosen = {name: of[[(word if word == word else "") == part for word in of["part"]]].drop(columns="part")
+              for name, of in record.tables.items()}
+    return {name: of for name, of in chosen.items() if not of.empty}
 
 
 def join_tables(parts: Mapping[str, Mapping[str, pd.DataFrame]]) -> dict[str, pd.DataFrame]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from suture._base import SutureError, expect, make_unknown_error
+from suture._base import SutureError, expect, make_unknown_error, show_value
 from suture.studies.experiments.registry import EXPERIMENTS
 
 SCALES: Mapping[str, str] = {"tiny": "scikit-learn's digits", "small": "CIFAR-10",
                              "paper": "the paper's data"}
 """Scales, and the data of each."""
+_ENDING = ".toml"
 _PLACES = (Path(__file__).parents[2] / "experiments", Path(__file__).parents[4] / "experiments")
 """Folders of the spec files: of an installed package, and of a checkout."""
 
@@ -32,24 +34,54 @@ def find_scale(scale: str) -> Path:
 
 def list_parts(folder: Path, name: str) -> dict[str, Path]:
     """Return the files of an experiment by part: E5.toml has the part "", E5-back.toml "back"."""
-    files = sorted(folder.glob(f"{name}.toml")) + sorted(folder.glob(f"{name}-*.toml"))
+    files = sorted(folder.glob(f"{name}{_ENDING}")) + sorted(folder.glob(f"{name}-*{_ENDING}"))
     return {path.stem.removeprefix(name).removeprefix("-"): path for path in files}
 
 
-def choose_experiments(given: str | Iterable[str], folder: Path) -> list[str]:
-    """Return the names of the experiments that are asked for, in their order; "all" are those with files.
+@dataclass(frozen=True)
+class SpecFile:
+    """One spec file of a scale.
+
+    Attributes:
+        experiment, part: that it belongs to.
+        path: of the file.
+    """
+
+    experiment: str
+    part: str
+    path: Path
+
+
+def list_files(folder: Path) -> list[SpecFile]:
+    """Return all files of a scale, in the order of the experiments."""
+    return [SpecFile(name, part, path) for name in EXPERIMENTS
+            for part, path in list_parts(folder, name).items()]
+
+
+def choose_files(given: str | Iterable[str], folder: Path) -> list[SpecFile]:
+    """Return the files that are asked for, in their order.
+
+    Args:
+        given: "all", names of experiments, each of which stands for all of its files, and names of files,
+            such as E1.toml.
 
     Raises:
         SutureError: an unknown one, or one that the scale does not have.
     """
-    there = [name for name in EXPERIMENTS if list_parts(folder, name)]
-    names = [given] if isinstance(given, str) else list(given)
-    if names == ["all"]:
-        return there
-    expect(bool(names), "at least one experiment", "none", f"write all, or some of {', '.join(there)}")
-    wanted = [name.upper() for name in names]
-    for name in wanted:
-        if name not in EXPERIMENTS:
+    files = list_files(folder)
+    there = list(dict.fromkeys(file.experiment for file in files))
+    names = [given] if isinstance(given, str) else list(given) if isinstance(given, Iterable) else [given]
+    expect(bool(names) and all(isinstance(name, str) for name in names), "names of experiments",
+           show_value(given), f"write all, or some of {', '.join(there)}")
+    if [name.lower() for name in names] == ["all"]:
+        return files
+    wanted = {name.lower() for name in names}
+    for name in names:
+        if name.lower().endswith(_ENDING):
+            if name.lower() not in {file.path.name.lower() for file in files}:
+                raise make_unknown_error(f"file of scale {folder.name}", name, [f.path.name for f in files])
+            continue
+        if name.upper() not in EXPERIMENTS:
             raise make_unknown_error("experiment", name, [*EXPERIMENTS, "all"])
-        expect(name in there, f"an experiment of scale {folder.name}: {', '.join(there)}", name)
-    return [name for name in there if name in wanted]
+        expect(name.upper() in there, f"an experiment of scale {folder.name}: {', '.join(there)}", name)
+    return [file for file in files if file.experiment.lower() in wanted or file.path.name.lower() in wanted]

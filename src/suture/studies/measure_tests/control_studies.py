@@ -30,7 +30,7 @@ from suture.studies.network_study.call import arrange, run_study
 from suture.studies.network_study.compared_networks import ComparedNetworks
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.population.members import Member
-from suture.studies.running.tasks import PairTask
+from suture.studies.running.tasks import PairTask, Work
 
 _EXAMPLES = 8
 """Examples that the shapes of a network's representations are found with."""
@@ -107,9 +107,7 @@ def _run_control(kind: str, options: StudyOptions, layers: Mapping[str, tuple[st
         if options.test is not None:
             changes |= {"test": permuted_examples(options.test, options.seed, batch_size=options.batch_size)}
     else:
-        setup = work.set_up(PairTask((targets[0], targets[0]), ""))
-        inputs = next(cut_batch(next(iter(setup.data.fit)), _EXAMPLES)).target
-        make = partial(build_noise, kind, inputs=inputs, sites=sites)
+        make = partial(build_noise, kind, inputs=read_inputs(work, targets[0]), sites=sites)
         first = make(members[targets[0]], seed=0, data=options.data)[0]
         # All noise goes into one output, so that each site has others beside it.
         changes |= {"sites": first.sites, "target_sites": list(sites), "allow_bypass": True}
@@ -121,6 +119,12 @@ def _run_control(kind: str, options: StudyOptions, layers: Mapping[str, tuple[st
     made = run_study(replace(options, networks=networks, pairs=pairs, about=None, folder=folder,
                              on_result=None, **changes))
     return ControlStudy(kind, made, names, targets)
+
+
+def read_inputs(work: Work, name: str) -> Any:
+    """Return the inputs of a few examples as a network of a study gets them."""
+    setup = work.set_up(PairTask((name, name), ""))
+    return next(cut_batch(next(iter(setup.data.fit)), _EXAMPLES)).target
 
 
 def build_random(member: Member, seed: int, like: Any = None) -> tuple[nn.Module, Any]:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _COLOURS = {True: "#abd0e6", None: "#e8e8e8", False: "#f4b183"}
 _WORDS = {True: "passed", None: "not decided", False: "failed"}
-_SIGNS = {True: "", None: "", False: "✕"}
+_SIGNS = {True: "✓", None: "", False: "✕"}
+"""Signs beside the numbers, by which a printer in grey tells the colours apart."""
 _CELL, _MARGIN = 0.78, 2.4
 
 
@@ -60,8 +61,8 @@ def draw_validation(found: Validation) -> Figure:
     NameTicks([f"{test} ({units[test]})" if units[test] else test for test in tests]).put_on(axes.xaxis)
     NameTicks([get_measure(m).label for m in measures]).put_on(axes.yaxis)
     axes.spines[:].set_visible(False)
-    handles = [Patch(facecolor=_COLOURS[k], label=_WORDS[k]) for k in (True, None, False)]
-    write_legend(axes, handles, [_WORDS[k] for k in (True, None, False)])
+    handles = [Patch(facecolor=colour) for colour in _COLOURS.values()]
+    write_legend(axes, handles, [f"{_WORDS[k]} {_SIGNS[k]}".rstrip() for k in _COLOURS])
     rows = 1.9 * resolve_points("font.size") / 72 * (len(measures) + 1)
     figure.set_figheight(rows + 0.36 * figure.get_figwidth())
     CellFitting(axes, (len(measures), len(tests)), texts, resolve_points("font.size"), True)

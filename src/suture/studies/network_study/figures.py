@@ -93,7 +93,7 @@ def draw_map(study: Study, measure: str, reduce: Reduce = "diagonal") -> Figure:
     matrix = study.matrix(measure, reduce)
     names = _shorten_all(study.networks)
     heat = Heat(matrix.set_axis(names, axis=0).set_axis(names, axis=1), measure,
-                find_partial(study, measure, reduce))
+                find_partial(study, measure, reduce), star="some cells left out")
     return draw_matrix_grid([[heat]])
 
 

@@ -68,13 +68,14 @@ class Embedding:
 
     def plot(self, ax: Axes) -> Axes:
         """Draw the points with their names."""
-        from suture.results import embed_fonts
+        from suture.results import embed_fonts, make_printable, resolve_points
 
         embed_fonts(ax.get_figure(root=True))
         ax.plot(self.points["x"], self.points["y"], "o")
         for name, row in self.points.iterrows():
-            ax.annotate(str(name), (row["x"], row["y"]), xytext=(3, 3), textcoords="offset points",
-                        fontsize=7)
+            ax.annotate(make_printable(str(name)), (row["x"], row["y"]), xytext=(3, 3),
+                        textcoords="offset points", fontsize=resolve_points("font.size", 0.8),
+                        parse_math=False)
         ax.set_aspect("equal", "datalim")
         ax.set_title(f"{get_measure(self.measure).label}, stress {self.stress:.2f}")
         return ax

@@ -34,7 +34,8 @@ def report(results: Any, path: FilePath, figures: bool = False) -> Path:
     wanted, advice = "comparisons, or one study", "write suture.report([first, second], path)"
     expect(isinstance(given, tuple) and bool(given), wanted, show_value(results), advice)
     odd = next((one for one in given if not isinstance(one, Comparison | Study)), None)
-    expect(odd is None, wanted, show_value(odd), advice)
+    expect(odd is None, wanted, show_value(odd),
+           f"write suture.load({str(odd)!r}) for it" if isinstance(odd, str | Path) else advice)
     studies = [one for one in given if isinstance(one, Study)]
     if not studies:
         return write_report([one for one in given if isinstance(one, Comparison)], path,

@@ -162,6 +162,7 @@ def _end_with(watched: Connection) -> None:
     if _BUSY.locked():
         os.kill(os.getpid(), signal.SIGTERM)  # an interruption of the task, which writes a checkpoint
     if _BUSY.acquire(timeout=_GRACE):
+        _BUSY.release()  # for a task that was handed over and has not begun: it returns at once
         driver = parent_process()
         while driver is not None and driver.is_alive():  # which ends this process when all are done
             time.sleep(_LOOK)

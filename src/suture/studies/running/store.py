@@ -173,7 +173,9 @@ class StudyStore:
         """
         path = self.folder / MANIFEST
         if not path.exists():
-            raise SutureError(f"expected the folder of a study, got {str(self.folder)!r} without {MANIFEST}")
+            advice = f"; write suture.load({str(self.folder)!r})" if has_comparison(self.folder) else ""
+            raise SutureError(f"expected the folder of a study, got {str(self.folder)!r} without "
+                              f"{MANIFEST}{advice}")
         found = _read_checked(path)
         if found is None or found.get("format") != FORMAT:
             raise SutureError(f"{str(path)!r} is damaged or of another version; run the study again")

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from suture._base import make_unknown_error
 from suture.numbers import get_measure
-from suture.results import WordsFitting, fit_words, make_figure, make_printable, resolve_points
+from suture.results import (
+    COLOURS,
+    WordsFitting,
+    fit_words,
+    make_figure,
+    make_printable,
+    resolve_points,
+    write_legend_below,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from suture.studies.sensitivity_test.result import Sensitivity
+
+_PROBE = COLOURS[2]
 
 
 def draw_curves(found: Sensitivity, measures: Sequence[str] | None) -> Figure:
@@ -31,26 +43,27 @@ def draw_curves(found: Sensitivity, measures: Sequence[str] | None) -> Figure:
         raise make_unknown_error("measure", odd, found.measures)
     sites = list(found.curves["site"].unique())
     figure = make_figure(None)
-    figure.set_figheight(figure.get_figwidth() * (0.12 + 0.3 * (len(names) + 1)))
-    axes = figure.subplots(len(names) + 1, len(sites), squeeze=False, sharex="col")
+    panel, legend = 0.3 * figure.get_figwidth(), 4.5 * resolve_points("legend.fontsize") / 72
+    figure.set_figheight(0.4 * panel + legend + panel * (len(names) + 1))
+    axes = figure.subplots(len(names) + 1, len(sites), squeeze=False, sharex="col", sharey="row")
     for j, site in enumerate(sites):
         for i, measure in enumerate(names):
             curves = found.curves[(found.curves["site"] == site) & (found.curves["measure"] == measure)]
-            _draw_range(axes[i, j], curves, "value", "#4477aa")
+            _draw_range(axes[i, j], curves, "value", COLOURS[0])
             spread = found.spread.set_index(["site", "measure"]).loc[(site, measure)]
             for value, dashes in ((spread["median"], "--"), (spread["far"], ":")):
                 if not np.isnan(value):
-                    axes[i, j].axhline(value, color="0.3", linestyle=dashes, linewidth=1)
+                    axes[i, j].axhline(value, color="0.3", linestyle=dashes, linewidth=_thin())
             _mark_probes(axes[i, j], found.detection, site)
-        _draw_range(axes[-1, j], found.probes[found.probes["site"] == site], "accuracy", "#228833")
+        _draw_range(axes[-1, j], found.probes[found.probes["site"] == site], "accuracy", _PROBE)
         _mark_probes(axes[-1, j], found.detection, site)
         WordsFitting(axes[0, j], axes[0, j].title, make_printable(site), resolve_points("axes.titlesize"))
         axes[-1, j].set_xlabel("rank")
     labels = [*(get_measure(measure).label for measure in names), "probe accuracy"]
     for ax, label in zip(axes[:, 0], labels, strict=True):
-        room = 60 * figure.get_figheight() / (len(names) + 1)
-        fit_words(ax.yaxis.label, label, room, resolve_points("axes.labelsize"))
+        fit_words(ax.yaxis.label, label, 60 * panel, resolve_points("axes.labelsize"))
         ax.yaxis.label.set_parse_math(False)
+    _write_legend(figure)
     figure.draw_without_rendering()  # ticks get the style of now
     return figure
 
@@ -58,12 +71,24 @@ def draw_curves(found: Sensitivity, measures: Sequence[str] | None) -> Figure:
 def _draw_range(ax: Axes, table: pd.DataFrame, column: str, colour: str) -> None:
     by_rank = table.groupby("rank")[column]
     mean, low, high = by_rank.mean(), by_rank.min(), by_rank.max()
-    ax.plot(mean.index, mean, "-o", color=colour, markersize=2.5, linewidth=1.2)
+    ax.plot(mean.index, mean, "-o", color=colour, markersize=0.5 * mpl.rcParams["lines.markersize"])
     ax.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
     ax.set_xscale("log", base=2)
 
 
+def _thin() -> float:
+    return 0.8 * float(mpl.rcParams["lines.linewidth"])
+
+
+def _write_legend(figure: Figure) -> None:
+    looks: dict[str, Any] = {"median distance of seeds": {"color": "0.3", "linestyle": "--"},
+                             "95 % of these distances": {"color": "0.3", "linestyle": ":"},
+                             "largest rank that changes the probe": {"color": _PROBE, "alpha": 0.5}}
+    handles = [Line2D([], [], linewidth=_thin(), **look) for look in looks.values()]
+    write_legend_below(figure, handles, list(looks))
+
+
 def _mark_probes(ax: Axes, detection: pd.DataFrame, site: str) -> None:
-    ranks = detection[detection["site"] == site].drop_duplicates("network")["probe_rank"].dropna()
-    for rank in ranks:
-        ax.axvline(rank, color="#228833", alpha=0.25, linewidth=1)
+    ranks = detection[detection["site"] == site].drop_duplicates("network")["probe_rank"]
+    for rank in ranks[ranks > 0]:  # 0: no rank changes the probe
+        ax.axvline(rank, color=_PROBE, alpha=0.25, linewidth=_thin())

@@ -58,7 +58,11 @@ class StudyFile:
             SutureError: bad input; the message names the file, the key and its line.
         """
         file = TomlFile.read(path)
-        file = file if places is None else file.fill(places)
+        return cls.of(file if places is None else file.fill(places))
+
+    @classmethod
+    def of(cls, file: TomlFile) -> StudyFile:
+        """Return what a TOML file says; errors as for `read`."""
         for name in file.content:
             if name not in _TABLES:
                 raise file.refuse((name,), str(make_unknown_error("table", name, _TABLES)))

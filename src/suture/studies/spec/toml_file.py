@@ -84,7 +84,7 @@ class TomlFile:
         def fill(value: Any, keys: Keys) -> Any:
             if isinstance(value, Mapping):
                 return {key: fill(inner, (*keys, key)) for key, inner in value.items()}
-            named = _PLACE.fullmatch(value) if isinstance(value, str) and keys[-1] in _PATHS else None
+            named = _match_place(value, keys)
             if named is None:
                 return value
             if named[1] not in places:
@@ -93,6 +93,10 @@ class TomlFile:
             return f"{places[named[1]]}{named[2]}"
 
         return replace(self, content=fill(self.content, ()))
+
+    def list_places(self) -> list[str]:
+        """Return the names that stand for paths, each once."""
+        return list(dict.fromkeys(_find_places(self.content, ())))
 
     def get_table(self, keys: Keys) -> Mapping[str, Any]:
         """Return a table; one that is missing is empty.
@@ -144,6 +148,18 @@ class TomlFile:
                 return before + 1
             before = n
         return 1
+
+
+def _match_place(value: Any, keys: Keys) -> re.Match[str] | None:
+    return _PLACE.fullmatch(value) if isinstance(value, str) and keys[-1] in _PATHS else None
+
+
+def _find_places(value: Any, keys: Keys) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _find_places(inner, (*keys, key))
+    elif (named := _match_place(value, keys)) is not None:
+        yield named[1]
 
 
 def _extend(base: Any, own: Any) -> Any:

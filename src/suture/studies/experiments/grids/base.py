@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from suture.numbers import Bools, get_measure
 from suture.studies.experiments.claims import MOST_MARKED, NetworkMean, Outcome
-from suture.studies.experiments.experiment import Experiment, Found, Part
+from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.grids.tables import CELLS, collect_grids
 from suture.studies.experiments.grids.view import Grids
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.spec.commands import run_file
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ class GridExperiment(Experiment):
     mapped: ClassVar[Sequence[str]] = ("{}.relative_accuracy",)
     own: ClassVar[bool | None] = None
 
+    def compares(self, part: str) -> bool:
+        return True
+
     def run(self, part: Part) -> Found:
         return collect_grids(run_file(part.spec, part.progress, part.on_result), self.kept)
 
@@ -53,7 +56,8 @@ class GridExperiment(Experiment):
         return {"maps": lambda: self._draw_maps(grids)} if self._list_measures(grids) else {}
 
     def _list_measures(self, grids: Grids) -> list[str]:
-        return [name for form in self.mapped for m in METHODS if grids.has(name := form.format(m))]
+        names = dict.fromkeys(form.format(m) for form in self.mapped for m in METHODS)
+        return [name for name in names if grids.has(name)]
 
     def _draw_maps(self, grids: Grids) -> Figure:
         from suture.results import draw_matrix_grid
@@ -113,7 +117,8 @@ def limit_by_marks(grids: Grids, outcome: Outcome, where: Bools | None = None) -
     if share <= MOST_MARKED:
         return outcome
     return Outcome(outcome.claim, outcome.measured, None,
-                   f"{share:.0%} of the TLM cells have not converged, and decide nothing", outcome.headline)
+                   f"{share:.0%} of the TLM cells have not converged, and decide nothing", outcome.headline,
+                   outcome.brief)
 
 
 def explain_open(held: bool | None, found: NetworkMean) -> str:

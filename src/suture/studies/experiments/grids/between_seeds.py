@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from suture.numbers import get_measure
-from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_each
+from suture.studies.experiments.claims import DIFFERENCE, NetworkMean, Outcome, decide_for_each
 from suture.studies.experiments.grids.base import (
     ACCURACY,
     INDICES,
@@ -103,14 +103,15 @@ class FunctionalStructural(GridExperiment):
 def judge_correspondence(grids: Grids) -> Outcome:
     """Judge that direct matching finds the corresponding layer, and task loss matching less often."""
     tlm, dm = (grids.list_nearest(ACCURACY[m]) for m in ("tlm", "dm"))
-    gap = NetworkMean.of([a - b for a, b in zip(dm.each, tlm.each, strict=True)], grids.networks)
+    gap = NetworkMean.of([a - b for a, b in zip(dm.each, tlm.each, strict=True)], grids.networks, DIFFERENCE)
     chance = 1 / max(1, len(grids.sites[0]))
     held = gap.is_above(0.0)
     return limit_by_marks(grids, Outcome(
         "Direct matching finds the corresponding layer of another seed more often than task loss matching.",
         f"the most similar source layer corresponds for {dm.format(unit='pairs')} of the layers by DM, "
         f"{tlm.format(unit='pairs')} by TLM; chance {chance:.2f}", held,
-        explain_open(held, gap), headline=3))
+        explain_open(held, gap), 3,
+        f"corresponding layer most similar: DM {dm.mean:.0%}, TLM {tlm.mean:.0%}"))
 
 
 def judge_side(grids: Grids, index: str) -> Outcome:
@@ -125,7 +126,7 @@ def judge_side(grids: Grids, index: str) -> Outcome:
         f"{tlm.format(unit='pairs')}; by {label} the corresponding layer is the most similar one for "
         f"{nearest.format(unit='pairs')} of the layers", held,
         "; ".join(filter(None, [explain_open(held, gap), _explain_mixture(index, nearest)])),
-        headline=3))
+        3, f"{label.partition(' ')[0]}'s correlation with DM {dm.mean:.2f}, with TLM {tlm.mean:.2f}"))
 
 
 def _explain_mixture(index: str, nearest: NetworkMean) -> str:
@@ -146,7 +147,7 @@ def correlate(grids: Grids, one: str, other: str) -> NetworkMean:
         constant = known.sum() < 3 or len(set(a[known])) < 2 or len(set(b[known])) < 2
         found.append(float("nan") if constant else
                      signs[0] * signs[1] * float(stats.spearmanr(a[known], b[known]).statistic))
-    return NetworkMean.of(found, grids.networks, limits=(-1.0, 1.0))
+    return NetworkMean.of(found, grids.networks, limits=DIFFERENCE)
 
 
 def tabulate_nearest(grids: Grids, measures: Sequence[str]) -> pd.DataFrame:

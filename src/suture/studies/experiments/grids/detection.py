@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from suture.numbers import get_measure
 from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_each
 from suture.studies.experiments.grids.base import (
     ACCURACY,
@@ -17,7 +18,7 @@ from suture.studies.experiments.grids.base import (
     tabulate_means,
 )
 from suture.studies.experiments.grids.tables import CELLS
-from suture.studies.experiments.grids.view import Grids, find_range
+from suture.studies.experiments.grids.view import Grids
 from suture.studies.experiments.record import Record
 
 if TYPE_CHECKING:
@@ -67,31 +68,32 @@ class OutOfDistribution(GridExperiment):
 
 
 def average_working(grids: Grids, method: str, quantity: str) -> NetworkMean:
-    """Return the mean over the cells of a pair that work, without those of the corresponding layers."""
-    works = grids.values(ACCURACY[method]) >= WORKS
-    values = np.where(works & grids.off_diagonal, grids.values(f"{method}.{quantity}"), np.nan)
+    """Return the mean over the cells of a pair that work, without a network's own layers."""
+    works = (grids.values(ACCURACY[method]) >= WORKS) & ~grids.own_layers
+    values = np.where(works, grids.values(f"{method}.{quantity}"), np.nan)
     means = [np.nanmean(v) if not np.isnan(v).all() else np.nan for v in values]
-    return NetworkMean.of(means, grids.networks, limits=find_range(f"{method}.{quantity}"))
+    return NetworkMean.of(means, grids.networks, limits=get_measure(f"{method}.{quantity}").native)
 
 
 def judge_detected(grids: Grids, method: str) -> Outcome:
     """Judge whether the energy detector tells stitched from native representations."""
-    every = grids.average(f"{method}.auroc_energy", grids.off_diagonal)
+    every = grids.average(f"{method}.auroc_energy", ~grids.own_layers)
     working = average_working(grids, method, "auroc_energy")
     tlm = method == "tlm"
     above = every.is_above(TOLD_APART)
     held = above if tlm or above is None else not above
     quality = measure_quality(grids)
-    if tlm and held is False and not quality >= GOOD:
+    if above is False and not quality >= GOOD:
         held = None
-    below = float((grids.values(f"{method}.auroc_energy")[:, grids.off_diagonal] < 1 - TOLD_APART).mean())
+    below = float((grids.values(f"{method}.auroc_energy")[~grids.own_layers] < 1 - TOLD_APART).mean())
     claim = (f"By the paper's energy detector, representations of {_NAMES[method]} are "
              f"{'' if tlm else 'not '}out of distribution.")
-    outcome = Outcome(claim, f"AUROC off the diagonal {every.format(unit='pairs')}; where the stitched "
+    outcome = Outcome(claim, f"AUROC {every.format(unit='pairs')}; where the stitched "
                              f"network works {working.format(unit='pairs')}; 0.5 is chance, {TOLD_APART} the "
                              f"limit. Of unseen images the detectors tell {quality:.2f}", held,
-                      _explain(held, every, quality, below), headline=2)
-    return limit_by_marks(grids, outcome, grids.off_diagonal) if tlm else outcome
+                      _explain(held, every, quality, below), 2,
+                      f"{METHODS[method]} AUROC {every.mean:.2f}")
+    return limit_by_marks(grids, outcome, ~grids.own_layers) if tlm else outcome
 
 
 def measure_quality(grids: Grids) -> float:
@@ -119,7 +121,7 @@ def _explain_below(share: float) -> str:
 
 def judge_range(grids: Grids, method: str) -> Outcome:
     """Judge whether most working cells lie beyond what natural inputs reach, in every pair of networks."""
-    works = (grids.values(ACCURACY[method]) >= WORKS) & grids.off_diagonal
+    works = (grids.values(ACCURACY[method]) >= WORKS) & ~grids.own_layers
     far = grids.values(f"{method}.natural_distance") > EDGE
     shares = grids.summarise_shares([float(f[w].mean()) if w.any() else np.nan
                                      for f, w in zip(far, works, strict=True)],
@@ -130,12 +132,14 @@ def judge_range(grids: Grids, method: str) -> Outcome:
     held = decide_for_each([(share > 0.5) == tlm for share in shares.each]) if grids.networks > 2 else None
     claim = (f"Where the stitched network works, representations of {_NAMES[method]} lie "
              f"{'beyond' if tlm else 'within'} what natural inputs reach.")
-    outcome = Outcome(claim, f"beyond it: {shares.format(unit='pairs')} of {int(works.sum())} working cells "
-                             f"off the diagonal; median natural distance {median.format(1, 'pairs')}, 1 is "
+    outcome = Outcome(claim, f"beyond it: {shares.format(unit='pairs')} of {int(works.sum())} working "
+                             f"cells; median natural distance {median.format(1, 'pairs')}, 1 is "
                              "the edge", held, "" if held is not None else
                       "networks differ, or there are fewer than three" if works.any() else
-                      "no stitched network works off the diagonal", headline=2)
-    return limit_by_marks(grids, outcome, grids.off_diagonal) if tlm else outcome
+                      "no stitched network works", 2,
+                      f"{METHODS[method]} " + (f"{shares.mean:.0%} of working cells beyond the natural range"
+                                               if works.any() else "no working cell"))
+    return limit_by_marks(grids, outcome, ~grids.own_layers) if tlm else outcome
 
 
 def count_words(record: Record) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from suture.studies.experiments.claims import Outcome, decide_for_each
-from suture.studies.experiments.grids.base import ACCURACY, GridExperiment, judge_late_into_early
+from suture.studies.experiments.grids.base import ACCURACY, METHODS, GridExperiment, judge_late_into_early
 from suture.studies.experiments.grids.view import Grids, sum_contests
 from suture.studies.experiments.record import Record
 
@@ -63,6 +63,7 @@ def judge_violations(grids: Grids, method: str) -> Outcome:
     measured = (f"another layer is more similar for {total.lost} of {total.layers} layers of {n} networks, "
                 f"beyond test-set noise for {total.beyond} (in {sum(v is True for v in each)} of {n} "
                 f"networks){marked}")
+    brief = f"{METHODS[method]} {total.beyond} of {total.layers} own layers beaten beyond noise"
     if method == "tlm":
         measured += _describe_start(grids.record)
         why = {True: "", False: "once trained, own layers reach what others reach; what is left lies within "
@@ -71,7 +72,7 @@ def judge_violations(grids: Grids, method: str) -> Outcome:
                      "wrong reason (docs/convergence.md)"}
         held = decide_for_each(each)
         claim = "With task loss matching, some layers are more similar to a layer than the layer itself."
-        return Outcome(claim, measured, held, why[held], headline=1)
+        return Outcome(claim, measured, held, why[held], 1, brief)
     held = decide_for_each([None if v is None else not v for v in each])
     return Outcome("With direct matching, every layer is most similar to itself.", measured, held,
-                   "" if held is not None else "networks differ, or there are fewer than three", headline=1)
+                   "" if held is not None else "networks differ, or there are fewer than three", 1, brief)

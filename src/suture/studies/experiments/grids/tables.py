@@ -10,7 +10,7 @@ import numpy as np
 from suture._base import SutureError
 from suture.numbers import METHOD_NAMES
 from suture.results import Comparison, tabulate_contests
-from suture.studies.experiments.experiment import Found
+from suture.studies.experiments.record import Found
 from suture.studies.network_study.result import Study
 
 if TYPE_CHECKING:

@@ -27,6 +27,8 @@ _PAIR = ["source_network", "target_network"]
 class Grids:
     """The grids of a record, or of those of its parts and pairs that are asked for.
 
+    Cells `where` are (source sites, target sites), or (pairs, source sites, target sites).
+
     Attributes:
         record: with the tables of `collect_grids`.
         part: name of the part; None for all.
@@ -118,14 +120,17 @@ class Grids:
         return pd.DataFrame(mean, self.sites[0], self.sites[1])
 
     def share_marked(self, measure: str, where: Bools | None = None) -> float:
-        """Return the share of marked cells, of all or of those at (source sites, target sites) `where`."""
+        """Return the share of marked cells, of all or of those `where`."""
         marked = self.marked(measure)
-        return float((marked if where is None else marked[:, where]).mean()) if marked.size else 0.0
+        kept = marked if where is None else marked[np.broadcast_to(where, marked.shape)]
+        return float(kept.mean()) if kept.size else 0.0
 
     def average(self, measure: str, where: Bools) -> NetworkMean:
         """Return the mean of each pair's cells `where`, over pairs."""
-        return NetworkMean.of([_mean(v[where]) for v in self.values(measure)], self.networks,
-                              limits=find_range(measure))
+        values = self.values(measure)
+        return NetworkMean.of([_mean(v[w]) for v, w in zip(values, np.broadcast_to(where, values.shape),
+                                                           strict=True)], self.networks,
+                              limits=get_measure(measure).native)
 
     def subtract(self, one: str, other: str, where: Bools) -> NetworkMean:
         """Return the mean difference of two measures at the cells `where`, over pairs."""
@@ -138,6 +143,13 @@ class Grids:
         sources, targets = self.sites
         found = np.array([[s != t for t in targets] for s in sources], bool)
         return found.reshape(len(sources), len(targets))
+
+    @property
+    def own_layers(self) -> Bools:
+        """Cells of a network's layer with itself, which tell nothing, (pairs, source sites, target sites)."""
+        own = np.array([a == b for a, b in self.pairs], bool).reshape(-1, 1, 1)
+        found: Bools = own & ~self.off_diagonal
+        return found
 
     @property
     def late_into_early(self) -> Bools:
@@ -204,14 +216,6 @@ def sum_contests(found: Sequence[Contests]) -> Contests:
     """Return the sums over networks."""
     names = ("layers", "lost", "beyond", "marked")
     return Contests(*(sum(getattr(c, name) for c in found) for name in names))
-
-
-def find_range(measure: str) -> tuple[float, float]:
-    """Return the lowest and the highest possible value of a measure; relative accuracies have no highest."""
-    entry = get_measure(measure)
-    low, high = entry.span or (entry.low, entry.high)
-    bounded = measure.rpartition(".")[2].startswith(("auroc", "ap_", "fpr", "ood", "accuracy", "agreement"))
-    return low, (high if bounded else math.inf)
 
 
 def _mean(values: Floats) -> float:

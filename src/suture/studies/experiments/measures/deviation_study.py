@@ -15,9 +15,9 @@ from suture import specs
 from suture._base import Count, options
 from suture.data import Batch, Batches
 from suture.indices import of_matrices
-from suture.networks import capture, run_tail
+from suture.networks import capture, disable_gradients, run_tail
 from suture.studies.experiments.claims import NetworkMean, Outcome
-from suture.studies.experiments.experiment import Experiment, Found, Part
+from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.measures.deviations import DEVIATIONS
 from suture.studies.experiments.measures.published_code import (
     compute_pwcca,
@@ -31,7 +31,7 @@ from suture.studies.experiments.measures.trained_part import (
     read_experiment,
     train_part,
 )
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.network_study.call import run_study
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ORDERS = ("pwcca@paper", "pwcca_target@paper")
+_AT_ONCE = 250
+"""Images of one forward pass."""
 
 
 @options
@@ -68,7 +70,7 @@ class DeviationStudy(Experiment):
         given, table = train_part(part), read_experiment(part, DeviationOptions)
         data, test = specs.as_image_sets((given.data, given.test), part.spec.data.spec or "")
         given = replace(given, data=data, test=test)
-        networks = {name: member.open(given.data).network.eval()
+        networks = {name: member.open(given.data).network.eval().to(given.torch_device)
                     for name, member in list_members(given.networks, {}).items()}
         sites = list_sites(given)
         orders = run_study(_list_orders(given, list(networks), str(part.spec.folder / self.name)))
@@ -153,25 +155,52 @@ def measure_maps(source: tuple[str, nn.Module], target: tuple[str, nn.Module], s
                  images: Mapping[str, Batch], sizes: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Yield dropped directions, relative accuracies and residuals of both ways of direct matching."""
     data, test = images["data"], images["test"]
-    x, y = (capture(network, data.source, [site])[site] for network in (source[1], target[1]))
-    tested = capture(source[1], test.source, [site])[site]
-    native = _find_accuracy(target[1](test.source), test.labels)
-    for n in (size for size in sizes if size <= len(x)):
-        rows = [_to_rows(z[:n]) for z in (x, y)]
-        published, (weight, bias, dropped, residual) = fit_published(*rows), fit_ours(*rows)
+    x, y = (_capture(network, data.source, site) for network in (source[1], target[1]))
+    fitted = {n: (fit_published(*rows), fit_ours(*rows)) for n in sizes if n <= len(x)
+              for rows in [[_to_rows(z[:n]) for z in (x, y)]]}
+    maps = [layer for published, ours in fitted.values()
+            for layer in ((published.weight, published.bias), ours[:2])]
+    native, *reached = find_accuracies(source[1], target[1], test, site, maps)
+    for k, (n, (published, (_, _, dropped, residual))) in enumerate(fitted.items()):
         yield _row("pinv", target[0], site, f"dropped, {n}", published.dropped, dropped)
-        accuracies = [_find_accuracy(run_tail(target[1], test.source, site, _apply(tested, w, b)),
-                                     test.labels) / native
-                      for w, b in ((published.weight, published.bias), (weight, bias))]
-        yield _row("pinv", target[0], site, f"accuracy, {n}", *accuracies)
+        yield _row("pinv", target[0], site, f"accuracy, {n}", *(reached[2 * k + m] / native for m in (0, 1)))
         yield _row("residual", target[0], site, str(n), published.reported, published.residual)
         yield _row("residual", target[0], site, f"{n}, ours", published.residual, residual)
+
+
+def find_accuracies(source: nn.Module, target: nn.Module, test: Batch, site: str,
+                    maps: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+    """Return the accuracy of the target network, and of each affine map in front of its tail.
+
+    Examples are run in small batches on the device of the networks: a forward pass of all test images would
+    need tens of gigabytes.
+    """
+    assert test.labels is not None
+    right = [0] * (1 + len(maps))
+    for images, labels in zip(torch.split(test.source, _AT_ONCE),
+                              torch.split(test.labels, _AT_ONCE), strict=True):
+        with disable_gradients():
+            own, x = images.to(_find_device(target)), _capture(source, images, site)
+            logits = [target(own), *(run_tail(target, own, site, _apply(x, *of).to(own)) for of in maps)]
+        for k, each in enumerate(logits):
+            right[k] += int((each.argmax(1).cpu() == labels).sum())
+    return [count / len(test.labels) for count in right]
+
+
+def _capture(network: nn.Module, images: Tensor, site: str) -> Tensor:
+    """Return the representations of images at a site, computed in small batches, on the CPU."""
+    return torch.cat([capture(network, part.to(_find_device(network)), [site])[site].cpu()
+                      for part in torch.split(images, _AT_ONCE)])
+
+
+def _find_device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 def measure_pwcca(name: str, network: nn.Module, site: str, data: Batch, ranks: Any
                   ) -> Iterator[dict[str, Any]]:
     """Yield PWCCA of a representation and itself cut to few components, which is 1 for every rank."""
-    rows = _to_rows(capture(network, data.source[:100], [site])[site])
+    rows = _to_rows(_capture(network, data.source[:100], site))
     for rank in (r for r in (() if isinstance(ranks, str) else ranks) if r < rows.shape[1]):
         cut = cut_rows(rows, rank)
         ours = of_matrices(cut.double(), rows.double(), ["pwcca"])["pwcca"].value
@@ -186,12 +215,6 @@ def _to_rows(x: Tensor) -> Tensor:
 def _apply(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     mapped = (x.movedim(1, -1) if x.ndim == 4 else x) @ weight.to(x).T + bias.to(x)
     return mapped.movedim(-1, 1) if x.ndim == 4 else mapped
-
-
-@torch.no_grad()
-def _find_accuracy(logits: Tensor, labels: Tensor | None) -> float:
-    assert labels is not None
-    return float((logits.argmax(1) == labels).float().mean())
 
 
 def describe_change(record: Record, key: str) -> str:

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture._base import derive_seed
-from suture.data import Batches, cut_batch
 from suture.numbers import Floats
 from suture.results import SIMILAR, UNPROVEN
-from suture.studies.experiments.claims import NetworkMean, Outcome, decide_for_each
-from suture.studies.experiments.experiment import Found, Part
+from suture.studies.experiments.claims import DIFFERENCE, NetworkMean, Outcome, decide_for_each
+from suture.studies.experiments.experiment import Part
 from suture.studies.experiments.grids.base import (
     ACCURACY,
     METHODS,
@@ -27,12 +26,11 @@ from suture.studies.experiments.grids.detection import WORKS
 from suture.studies.experiments.grids.tables import CELLS, collect_grids
 from suture.studies.experiments.grids.view import Contests, Grids, sum_contests
 from suture.studies.experiments.measures.trained_part import list_sites, train_part
-from suture.studies.experiments.record import Record
-from suture.studies.measure_tests.control_studies import build_noise
-from suture.studies.network_study.call import run_study
+from suture.studies.experiments.record import Found, Record
+from suture.studies.measure_tests.control_studies import build_noise, read_inputs
+from suture.studies.network_study.call import arrange, run_study
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.network_study.result import Study
-from suture.studies.population.members import list_members
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +40,7 @@ CONTROL = "control"
 """Part whose source networks hold nothing but the class."""
 WORDS = {"": "random start", "dm": "from direct matching", "identity": "from the identity",
          "short": "random start, short"}
-_NOISE, _EXAMPLES = "class noise", 8
+_NOISE = "class noise"
 
 
 class OpenQuestions(GridExperiment):
@@ -53,6 +51,9 @@ class OpenQuestions(GridExperiment):
     question = ("Does \"another layer is more similar than the layer itself\" depend on the training of the "
                 "stitching layer, and is a source similar that holds nothing but the class?")
     own = True
+
+    def compares(self, part: str) -> bool:
+        return part != CONTROL
 
     def run(self, part: Part) -> Found:
         return collect_grids(run_control(part), self.kept) if part.name == CONTROL else super().run(part)
@@ -91,9 +92,9 @@ def run_control(part: Part) -> Study:
 
 def make_control(given: StudyOptions, sites: Sequence[str], folder: str) -> StudyOptions:
     """Return the arguments of the study in which class noise stands in the place of each source network."""
-    members = list_members(given.networks, {})
-    inputs = next(cut_batch(next(iter(Batches(given.data))), _EXAMPLES)).target
-    make = partial(build_noise, _NOISE, inputs=inputs, sites=list(sites))
+    work = arrange(given)[0]
+    members = work.members
+    make = partial(build_noise, _NOISE, inputs=read_inputs(work, next(iter(members))), sites=list(sites))
     first = make(next(iter(members.values())), seed=0, data=given.data)[0]
     noise = {f"{_NOISE} {name}": partial(make, member, seed=derive_seed(given.seed, name), data=given.data)
              for name, member in members.items()}
@@ -114,7 +115,7 @@ def judge_fewer(parts: Mapping[str, Grids], more: str, less: str, claim: str) ->
     """Judge that own layers lose more often in one part than in another, over the same networks."""
     shares = {name: _list_lost(parts[name]) for name in (more, less)}
     both = [network for network in shares[more] if network in shares[less]]
-    gap = NetworkMean.of([shares[more][n] - shares[less][n] for n in both])
+    gap = NetworkMean.of([shares[more][n] - shares[less][n] for n in both], limits=DIFFERENCE)
     held = gap.is_above(0.0)
     heard = "; ".join(f"{WORDS[name]}: {_describe(parts[name])}" for name in (more, less))
     return Outcome(claim, f"{heard}; difference of the shares {gap.format()}", held, explain_open(held, gap))
@@ -169,7 +170,8 @@ def judge_verdicts(record: Record) -> Outcome:
     words = [list(rows["word"]) for _, rows in of.groupby("target_network")] if len(of) else []
     counts = Counter(word for by_network in words for word in by_network)
     heard = ", ".join(f"{n} {word}" for word, n in counts.most_common())
-    shares = NetworkMean.of([by_network.count(SIMILAR) / len(by_network) for by_network in words])
+    shares = NetworkMean.of_shares([by_network.count(SIMILAR) / len(by_network) for by_network in words],
+                                   max(map(len, words), default=1))
     held = decide_for_each([None if set(by_network) <= {UNPROVEN} else SIMILAR not in by_network
                             for by_network in words])
     return Outcome("The verdicts of cells do not call a source similar that holds nothing but the class.",

@@ -8,12 +8,12 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from suture.numbers import get_measure
-from suture.studies.experiments.claims import NetworkMean, Outcome
-from suture.studies.experiments.experiment import Experiment, Found, Part
+from suture.studies.experiments.claims import DIFFERENCE, NetworkMean, Outcome
+from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.grids.base import ACCURACY, explain_open
 from suture.studies.experiments.measures.rank_figures import Line, draw_ranks
 from suture.studies.experiments.measures.trained_part import RankOptions, read_experiment, train_part
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.network_study.options import StudyOptions
 from suture.studies.sensitivity_test.call import SensitivityOptions, sensitivity
 from suture.studies.sensitivity_test.seed_spread import LEVELS
@@ -109,13 +109,26 @@ def read_part(given: Any) -> str:
     return "" if given != given else str(given)
 
 
-def average_curves(found: Mapping[Curve, float]) -> NetworkMean:
+def average_curves(found: Mapping[Curve, float], limits: tuple[float, float] = (-math.inf, math.inf)
+                   ) -> NetworkMean:
     """Return the mean over networks of the mean over each one's curves."""
+    return NetworkMean.of([sum(of) / len(of) for of in _list_by_network(found)], limits=limits)
+
+
+def average_shares(found: Mapping[Curve, float]) -> NetworkMean:
+    """Return the mean over networks of a share of each one's curves."""
+    by_network = _list_by_network(found)
+    return NetworkMean.of_shares([sum(of) / len(of) for of in by_network],
+                                 max((len(of) for of in by_network), default=1))
+
+
+def _list_by_network(found: Mapping[Curve, float]) -> list[list[float]]:
+    """Return the known values of the curves of each network."""
     by_network: dict[str, list[float]] = {}
     for (_, network, _), value in found.items():
         if not math.isnan(value):
             by_network.setdefault(network, []).append(value)
-    return NetworkMean.of([sum(of) / len(of) for of in by_network.values()])
+    return list(by_network.values())
 
 
 def judge_noticing(record: Record, measure: str) -> Outcome:
@@ -123,8 +136,8 @@ def judge_noticing(record: Record, measure: str) -> Outcome:
     index = next((name for name in CKA if has_measure(record, name)), CKA[-1])
     one, other = (collect_noticed(record, name) for name in (measure, index))
     both = [key for key in one if key in other]
-    gap = average_curves({key: one[key] - other[key] for key in both})
-    mine, theirs = (average_curves({key: of[key] for key in both}) for of in (one, other))
+    gap = average_curves({key: one[key] - other[key] for key in both}, DIFFERENCE)
+    mine, theirs = (average_shares({key: of[key] for key in both}) for of in (one, other))
     label, held = get_measure(measure).label, gap.is_above(0.0)
     why = explain_open(held, gap) if both else (
         "no curve: the probe never changes, or other seeds are as near as the layer itself")
@@ -185,9 +198,9 @@ def tabulate_noticing(record: Record) -> pd.DataFrame:
         if "." in name and name.partition(".")[2] not in _SHOWN:
             continue
         of = correlations[correlations["measure"] == name]
-        found = average_curves(collect_noticed(record, name))
+        found = average_shares(collect_noticed(record, name))
         spearman = average_curves({key: float(rows_of["spearman"].mean())
-                                   for key, rows_of in group_curves(of)})
+                                   for key, rows_of in group_curves(of)}, DIFFERENCE)
         rows.append({"measure": get_measure(name).label, "noticed": found.format(),
                      "curves": len(collect_noticed(record, name)),
                      "Spearman with the probe": spearman.format()})

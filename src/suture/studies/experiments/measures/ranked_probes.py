@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from suture.studies.experiments.claims import NetworkMean, Outcome
-from suture.studies.experiments.experiment import Experiment, Found, Part
+from suture.studies.experiments.claims import DIFFERENCE, NetworkMean, Outcome
+from suture.studies.experiments.experiment import Experiment, Part
 from suture.studies.experiments.grids.base import explain_open
 from suture.studies.experiments.measures.rank_figures import Line, draw_ranks
 from suture.studies.experiments.measures.rank_sensitivity import group_curves
 from suture.studies.experiments.measures.trained_part import RankOptions, read_experiment, train_part
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.sensitivity_test.call import sensitivity
 
 if TYPE_CHECKING:
@@ -87,9 +87,9 @@ def judge_depth(record: Record) -> Outcome:
     from scipy import stats
 
     found = read_accuracies(record)
-    gain = NetworkMean.of([of[-1] - of[0] for of in found.values()])
+    gain = NetworkMean.of([of[-1] - of[0] for of in found.values()], limits=DIFFERENCE)
     order = NetworkMean.of([float(stats.spearmanr(range(len(of)), of).statistic) if len(set(of)) > 1
-                            else math.nan for of in found.values()], limits=(-1.0, 1.0))
+                            else math.nan for of in found.values()], limits=DIFFERENCE)
     held = gain.is_above(0.0)
     return Outcome("Linear probes read more off later layers.",
                    f"accuracy of the last less that of the first site {gain.format(3)}; rank correlation "
@@ -100,7 +100,7 @@ def judge_components(record: Record) -> Outcome:
     """Judge that early layers need a larger share of their principal components than late ones."""
     found = [list(of.values()) for of in read_needed(record).values()]
     first, last = (NetworkMean.of([of[k] for of in found], limits=(0.0, 1.0)) for k in (0, -1))
-    gap = NetworkMean.of([of[0] - of[-1] for of in found])
+    gap = NetworkMean.of([of[0] - of[-1] for of in found], limits=DIFFERENCE)
     held = gap.is_above(0.0)
     return Outcome("Early layers need most of their principal components, and late ones few.",
                    f"smallest share of the width that a probe reads as well as the whole: first site "
@@ -117,7 +117,7 @@ def tabulate_sites(record: Record) -> pd.DataFrame:
     for site in table["site"].drop_duplicates():
         of = table[(table["site"] == site) & (table["rank"] == table["width"])]
         rows.append({"site": site, "width": int(of["width"].iloc[0]),
-                     "accuracy": NetworkMean.of(of["accuracy"]).format(3),
+                     "accuracy": NetworkMean.of(of["accuracy"], limits=(0.0, 1.0)).format(3),
                      "accuracy on the fitting data": f"{of['train_accuracy'].mean():.3f}",
                      "share of components needed": NetworkMean.of(
                          [by_site[site] for by_site in needed.values() if site in by_site],

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from suture.numbers import auroc, get_measure
-from suture.studies.experiments.claims import NetworkMean, Outcome
-from suture.studies.experiments.experiment import Found, Part
+from suture.studies.experiments.claims import DIFFERENCE, FEWEST, NetworkMean, Outcome, decide_for_each
+from suture.studies.experiments.experiment import Part
 from suture.studies.experiments.grids.base import (
     ACCURACY,
     INDICES,
@@ -20,7 +20,7 @@ from suture.studies.experiments.grids.base import (
 )
 from suture.studies.experiments.grids.tables import collect_grids
 from suture.studies.experiments.grids.view import LEVEL, Grids
-from suture.studies.experiments.record import Record
+from suture.studies.experiments.record import Found, Record
 from suture.studies.measure_tests.battery.layer_tests import BY_TARGET
 from suture.studies.measure_tests.battery.specificity import GAPS, SPECIFICITY
 from suture.studies.measure_tests.call import validate
@@ -76,9 +76,11 @@ def list_separations(grids: Grids, measure: str) -> list[float]:
 
 def judge_specificity(grids: Grids, record: Record, measure: str) -> Outcome:
     """Judge that the same layer of another seed is nearer than other layers."""
-    found = NetworkMean.of(list_separations(grids, measure), grids.networks, limits=(0.0, 1.0))
+    found = grids.summarise_shares(list_separations(grids, measure), len(grids.sites[1]))
     label = get_measure(measure).label
     held = found.is_above(0.5)
+    if held is None and grids.networks >= FEWEST:
+        held = decide_for_each([None if value == 0.5 else value > 0.5 for value in found.each])
     outcomes = record.read("outcomes")
     of = outcomes[(outcomes["measure"] == measure) & (outcomes["test"] == SPECIFICITY)]
     known = len(of) > 0 and not math.isnan(float(of["p"].iloc[0]))
@@ -96,9 +98,9 @@ def judge_specificity(grids: Grids, record: Record, measure: str) -> Outcome:
 def judge_separation(grids: Grids) -> Outcome:
     """Judge that task loss matching tells corresponding layers from others worse than direct matching."""
     by_method = {m: list_separations(grids, ACCURACY[m]) for m in ("tlm", "dm")}
-    tlm, dm = (NetworkMean.of(of, grids.networks, limits=(0.0, 1.0)) for of in by_method.values())
+    tlm, dm = (grids.summarise_shares(of, len(grids.sites[1])) for of in by_method.values())
     gap = NetworkMean.of([a - b for a, b in zip(by_method["dm"], by_method["tlm"], strict=True)],
-                         grids.networks)
+                         grids.networks, DIFFERENCE)
     held = gap.is_above(0.0)
     return limit_by_marks(grids, Outcome(
         "By task loss matching, the same layer of another seed stands out less than by direct matching.",
