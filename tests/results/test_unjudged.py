@@ -14,9 +14,9 @@ from tests.support.synthetic import comparison
 
 
 def lose(made, lost, reason="it broke"):
-    """The comparison in which all cells into the first so many target sites have no value."""
+    """The comparison in which no stitched network into the first so many target sites has a value."""
     table = made.table.copy()
-    at = table["target"].isin(made.targets[:lost])
+    at = table["target"].isin(made.targets[:lost]) & table["measure"].str.contains(".", regex=False)
     table.loc[at, ["value", "low", "high"]] = np.nan
     table.loc[at, "reason"], table.loc[at, "mark"] = reason, ""
     return dataclasses.replace(made, table=table)
@@ -48,7 +48,7 @@ def test_stitched_networks_without_natural_ranges_are_counted_and_artefacts_said
 
 @pytest.mark.parametrize(("made", "expected"), [
     (one_cell(), "CKA (biased) of a into b is 0.5;"),
-    (one_cell(value=np.nan, reason="it broke"), "No cell has a value (it broke)"),
+    (one_cell(value=np.nan, reason="it broke"), "No cell has a value: it broke"),
     (of_values("opd", [[0.5, 0.2]], same_network=False),
      "Most similar by OPD (squared): l0 into l1 (0.2; all cells 0.2 to 0.5)")])
 def test_few_cells_have_a_finding_too(made, expected):

@@ -133,7 +133,7 @@ def _describe_method(measured: Measured, found: CellVerdicts, words: Words) -> s
     name, size = METHOD_NAMES[found.method].capitalize(), found.words.size
     if size and not len(words):
         if not _find_marked(measured, found.method).any():
-            return f"{name} is unknown: none of {size} cells has a value ({found.reasons.iloc[0, 0]})."
+            return f"{name} is unknown: none of {size} cells has a value ({found.reasons.to_numpy()[0, 0]})."
         trouble = "has not converged" if found.method == "tlm" else "does not generalise"
         return f"{name} {trouble} in any of {size} cells, so that its numbers say nothing yet."
     counts = re.sub("artefacts?", rf"\g<0> ({BEYOND})", _list_verdicts(measured, found, words))

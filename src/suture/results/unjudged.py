@@ -24,8 +24,8 @@ def shorten(name: str, most: int = 48) -> str:
 def describe_one_cell(measured: Measured, methods: Mapping[str, CellVerdicts]) -> list[str]:
     """Say the verdict of the only cell by each method, with its reason."""
     source, target = shorten(measured.sources[0]), shorten(measured.targets[0])
-    return [f"{METHOD_NAMES[method].capitalize()} of {source} into {target}: {found.words.iloc[0, 0]}; "
-            f"{found.reasons.iloc[0, 0]}." for method in ("tlm", "dm")
+    return [f"{METHOD_NAMES[method].capitalize()} of {source} into {target}: {found.words.to_numpy()[0, 0]}; "
+            f"{found.reasons.to_numpy()[0, 0]}." for method in ("tlm", "dm")
             if (found := methods.get(method)) is not None]
 
 
@@ -63,12 +63,9 @@ def _count_working(measured: Measured, method: str, by: Criterion) -> str:
 
 
 def describe_values(measured: Measured, leading: tuple[str, ...]) -> str:
-    """Say in a sentence what the leading measure says, or that no cell has a value."""
+    """Say in a sentence what the leading measure says of cells, of which at least one has a value."""
     names = [*(name for name in leading if name in measured.measures), *measured.measures]
     known = [name for name in names if not np.isnan(take_cells(measured, name)).all()]
-    if not known:
-        why = next(filter(None, measured.table["reason"].tolist()), "not computed")
-        return f"No cell has a value ({why}): nothing is known of the layers."
     name, entry = known[0], get_measure(known[0])
     values = take_cells(measured, name)
     i, j = np.unravel_index(int(np.nanargmax([entry.common(v) for v in values.ravel()])), values.shape)

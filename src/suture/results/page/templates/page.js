@@ -53,7 +53,7 @@ function say(grid, map, i, j, spoken) {
   }));
   panel.classList.add("on");
   box.scrollTop = 0;
-  if (box.scrollHeight > box.clientHeight) box.tabIndex = 0; else box.removeAttribute("tabindex");
+  box.tabIndex = 0; // for it may scroll
   panel.querySelector("button").hidden = false;
 }
 
@@ -62,6 +62,7 @@ function clear() {
   for (const plot of plots) plot.mark(null);
   panel.classList.remove("on");
   panel.querySelector("[aria-live]").replaceChildren();
+  panel.querySelector("[aria-live]").removeAttribute("tabindex");
   panel.querySelector("button").hidden = true;
 }
 panel.querySelector("button").addEventListener("click", clear);
