@@ -12,8 +12,8 @@ import suture
 from suture._base.errors import SutureError
 from suture.numbers import Estimate
 from suture.ood import NaturalRange, ShiftRange
-from suture.results.correspondence import measure_correspondence, pair_sites
 from suture.results.findings import summarise_findings
+from suture.results.inference.correspondence import measure_correspondence, pair_sites
 from suture.results.verdicts import ARTEFACT, WORKING
 from tests.results.test_standing import with_chance
 from tests.support.synthetic import comparison

@@ -18,7 +18,8 @@ from suture.indices import INDICES, of_matrices
 from suture.numbers import MEASURES, METRIC_FORMS
 from suture.studies.network_study import inference
 from suture.studies.network_study.geometry import check_distances, embed_networks, link_networks
-from suture.studies.network_study.inference import NetworkPairs, contrast_groups, find_trend, summarise_pairs
+from suture.studies.network_study.group_contrast import contrast_groups
+from suture.studies.network_study.inference import NetworkPairs, find_trend, summarise_pairs
 from tests.support.comparisons import of_values
 
 

@@ -18,7 +18,7 @@ from suture import Study, SutureError
 from suture.results import shorten
 from suture.studies.network_study import figures, inference, page
 from suture.studies.network_study.findings import choose_columns, find_study
-from suture.studies.network_study.inference import contrast_groups
+from suture.studies.network_study.group_contrast import contrast_groups
 from suture.studies.network_study.layers import reduce_layers
 from suture.studies.network_study.report import describe_failures
 from tests.results.test_latex import read_rows

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from suture.results.comparison import Comparison as Comparison
 from suture.results.comparison import load as load
-from suture.results.correspondence import match_depths as match_depths
-from suture.results.correspondence import measure_correspondence as measure_correspondence
-from suture.results.correspondence import pair_sites as pair_sites
 from suture.results.findings import summarise_findings as summarise_findings
+from suture.results.inference.correspondence import match_depths as match_depths
+from suture.results.inference.correspondence import measure_correspondence as measure_correspondence
+from suture.results.inference.correspondence import pair_sites as pair_sites
 from suture.results.inference.noise import NoiseTest as NoiseTest
 from suture.results.inference.noise import choose_test as choose_test
 from suture.results.inference.nulls import LEVEL as LEVEL

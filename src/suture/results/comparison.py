@@ -33,9 +33,9 @@ from suture.numbers import (
     register_measure,
 )
 from suture.ood import RANGE_COLUMNS, describe_range
-from suture.results.correspondence import Correspond
 from suture.results.drawing.drawn import Drawn
 from suture.results.findings import Findings, summarise_findings
+from suture.results.inference.correspondence import Correspond
 from suture.results.measured import Measured, take_cells
 from suture.results.meta import check_meta
 from suture.results.report import ReportOptions, write_report

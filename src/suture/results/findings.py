@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from suture._base import escape_controls
 from suture.numbers import METHOD_NAMES, Bools, get_measure
 from suture.ood import NaturalRange
-from suture.results.correspondence import Correspond, describe_correspondence, measure_correspondence
+from suture.results.inference.correspondence import (
+    Correspond,
+    describe_correspondence,
+    measure_correspondence,
+)
 from suture.results.inference.noise import Contest
 from suture.results.inference.nulls import LEVEL, count_above_chance
 from suture.results.measured import Measured, describe_emptiness, take_cells
@@ -91,7 +95,7 @@ def summarise_findings(measured: Measured, correspond: Correspond = None) -> Fin
     """Summarise a comparison in at most six sentences.
 
     Args:
-        correspond: which sites of two networks correspond (`suture.results.correspondence`).
+        correspond: which sites of two networks correspond (`suture.results.inference.correspondence`).
     """
     standing, verdict = find_standing(measured), run_sanity_battery(measured)
     methods = judge_methods(measured)

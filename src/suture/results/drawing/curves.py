@@ -11,10 +11,10 @@ from matplotlib.ticker import MaxNLocator
 
 from suture._base import expect
 from suture.numbers import Floats
-from suture.results.correspondence import pair_sites
 from suture.results.drawing.grids import make_figure
 from suture.results.drawing.lines import COLOURS, strip_spines, write_legend
 from suture.results.drawing.measuring import resolve_points
+from suture.results.inference.correspondence import pair_sites
 from suture.results.measured import Measured
 
 _WIDE = 20.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from suture._base import checked, expect
-from suture.results.correspondence import Correspond
+from suture.results.inference.correspondence import Correspond
 from suture.results.measured import Measured
 from suture.results.report import require_matplotlib
 from suture.results.verdicts import find_artefacts

@@ -13,7 +13,6 @@ from matplotlib.patches import Patch
 
 from suture._base import expect, make_unknown_error
 from suture.numbers import METHOD_NAMES, Measure, get_measure
-from suture.results.correspondence import Correspond, pair_sites
 from suture.results.drawing.fitting import SideFitting, WordsFitting
 from suture.results.drawing.grids import make_figure
 from suture.results.drawing.lines import COLOURS, METHOD_LINES, SIGNS, strip_spines, write_legend
@@ -21,6 +20,7 @@ from suture.results.drawing.measuring import resolve_points
 from suture.results.drawing.names import NameTicks
 from suture.results.findings import LEADING
 from suture.results.heatmaps import make_printable
+from suture.results.inference.correspondence import Correspond, pair_sites
 from suture.results.inference.nulls import NULL_FIELDS
 from suture.results.measured import Measured, take_cells
 from suture.results.standing import find_standing

@@ -12,14 +12,8 @@ import numpy as np
 from suture._base import Seed, SutureError, checked, make_unknown_error
 from suture.results import Comparison
 from suture.studies.network_study.geometry import Embedding, check_metric, embed_networks
-from suture.studies.network_study.inference import (
-    GroupContrast,
-    NetworkPairs,
-    Trend,
-    contrast_groups,
-    find_trend,
-    summarise_pairs,
-)
+from suture.studies.network_study.group_contrast import GroupContrast, contrast_groups
+from suture.studies.network_study.inference import NetworkPairs, Trend, find_trend, summarise_pairs
 from suture.studies.network_study.layers import Reduce, Reduced, match_layers, reduce_layers
 from suture.studies.population.pairs import PairName
 

@@ -11,7 +11,8 @@ import numpy as np
 from suture._base import SutureError, expect, make_unknown_error
 from suture.numbers import get_measure, sort_measures
 from suture.results import LEVEL, adjust_holm, shorten
-from suture.studies.network_study.inference import FEWEST, GroupContrast, Trend
+from suture.studies.network_study.group_contrast import GroupContrast
+from suture.studies.network_study.inference import FEWEST, Trend
 from suture.studies.network_study.layers import Reduce
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from suture.studies.measure_tests.battery.rank_correlations import separate_pair
 from suture.studies.measure_tests.network_statistics import DRAWS, LEVEL, compare_with_null
 from suture.studies.measure_tests.population_cells import PopulationCells
 from suture.studies.measure_tests.record import TestOutcome
-from suture.studies.network_study.inference import NetworkPairs, count_groupings
+from suture.studies.network_study.group_contrast import count_groupings
+from suture.studies.network_study.inference import NetworkPairs
 
 
 def check_groups(cells: PopulationCells, labels: Sequence[object], by: str, seed: int = 0
