@@ -114,7 +114,7 @@ def test_marked_cells_do_not_decide_whether_layers_are_nearest_to_themselves():
         other.table.loc[at, ["value", "mark"]] = [value, "few rows: 3"]
         other = dataclasses.replace(other, table=other.table)
         total = len(rows[~rows.index.str.contains(".", regex=False)])
-        words = next(s for s in summarise_findings(other).sentences if s.startswith("Every layer"))
+        words = next(s for s in summarise_findings(other).sentences if s.startswith("Each layer"))
         assert f"by all {total - 1} indices" in words
 
 
@@ -152,7 +152,7 @@ def test_layers_are_grouped_by_kind_of_measure():
     made = comparison(detectors=("maha",), missing=False)
     table = made.verdict().table
     rows = table[table["measure"].str.startswith("tlm.")]
-    words = next(s for s in summarise_findings(made).sentences if s.startswith("Every layer"))
+    words = next(s for s in summarise_findings(made).sentences if s.startswith("Each layer"))
     held = int(((rows["violated"] == 0)).sum())
     assert f"{held} of {len(rows)} measures of task loss matching" in words
 
@@ -160,7 +160,7 @@ def test_layers_are_grouped_by_kind_of_measure():
 def test_differences_within_noise_are_no_argument_against_a_measure():
     made = comparison(detectors=("maha",), missing=False)
     rows = made.verdict().table.set_index("measure")["beyond_noise"]
-    words = next(s for s in summarise_findings(made).sentences if s.startswith("Every layer"))
+    words = next(s for s in summarise_findings(made).sentences if s.startswith("Each layer"))
     assert ("accuracies tie within noise" in words) == (rows.max() == 0)
     arrays = dict(made.arrays)
     arrays["tlm.correct"] = arrays["tlm.correct"].copy()

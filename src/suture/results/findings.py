@@ -230,7 +230,7 @@ def _describe_layers(measured: Measured, verdict: Verdict) -> str:
     tested = rows["beyond_noise"].notna() & (rows["violated"] > 0)
     weak = tested.any() and not rows.loc[tested, "beyond_noise"].any()
     named = " and ".join([*filter(None, [", ".join(parts[:-1])]), parts[-1]])
-    return (f"Every layer is nearest to itself by {named}"
+    return (f"Each layer is nearest to itself by {named}"
             f"{' (accuracies tie within noise)' if weak else ''}.")
 
 

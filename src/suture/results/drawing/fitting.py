@@ -60,13 +60,15 @@ class SideFitting(Artist):
 
     Args:
         words: lines, the outer ones first.
+        beside: words at other axes of the figure, which have one size with these.
     """
 
-    def __init__(self, ax: Axes, words: str) -> None:
+    def __init__(self, ax: Axes, words: str, beside: Sequence[str] = ()) -> None:
         super().__init__()
         self.set_zorder(-1)
         self.set_in_layout(False)
         self._label, self._lines, self._written = ax.yaxis.label, words.split("\n"), words
+        self._beside = tuple(beside)
         self._top = float(self._label.get_fontsize())
         self._label.set(text=words, parse_math=False, linespacing=SPACING)
         ax.add_artist(self)
@@ -81,7 +83,7 @@ class SideFitting(Artist):
             return False
         before = self._label.get_rotation(), self._label.get_fontsize()
         font, height = self._label.get_fontproperties(), find_size(self.axes)[1]
-        fitting = height / (max(measure_width(line, font) for line in self._lines) or 1.0)
+        fitting = height / (max(measure_width(line, font) for line in (*self._lines, *self._beside)) or 1.0)
         upright = fitting >= LEAST
         self._written = "\n".join(self._lines) if upright else self._lines[0]
         across = max(LEAST, min(self._top, height / measure_height(font)))

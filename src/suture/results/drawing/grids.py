@@ -161,7 +161,7 @@ def _draw_maps(figure: Figure, heats: Sequence[Sequence[Heat | None]], rows: Seq
             image = draw_matrix(_retitle(heat, i, j, columns), ax, annotate, colorbar=False, legend=False,
                                 labels=_choose_labels(heats, i, j))
             if rows is not None and not any(h is not None for h in row[:j]):
-                SideFitting(ax, f"{make_printable(rows[i])}\nsource")
+                SideFitting(ax, f"{make_printable(rows[i])}\nsource", [make_printable(r) for r in rows])
             places[-1].append((ax, image))
     return places
 
