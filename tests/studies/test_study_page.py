@@ -15,7 +15,7 @@ import pytest
 
 import suture
 from suture import Study, SutureError
-from suture.results import shorten
+from suture.results import shorten_name
 from suture.studies.network_study import figures, inference, page
 from suture.studies.network_study.findings import choose_columns, find_study
 from suture.studies.network_study.group_contrast import contrast_groups
@@ -115,7 +115,7 @@ def test_columns_and_names() -> None:
     assert choose_columns(on_a_line(PLACES, about=ABOUT)) == (["epoch"], ["half", "seed"])
     assert choose_columns(on_a_line(PLACES, about={"epoch": [0, None, 2, 3], "name": list("abcd")})) == (
         ["epoch"], [])
-    assert (shorten("abcdefghij", 5), shorten("abc", 5)) == ("ab…ij", "abc")
+    assert (shorten_name("abcdefghij", 5), shorten_name("abc", 5)) == ("ab…ij", "abc")
     with pytest.raises(SutureError, match="'epoch'"):
         find_study(on_a_line(PLACES), along="epoch")
     with pytest.raises(SutureError, match="opd"):

@@ -38,7 +38,7 @@ from suture.results.saving import refuse_foreign as refuse_foreign
 from suture.results.saving import remove_temporary as remove_temporary
 from suture.results.standing import Criterion as Criterion
 from suture.results.standing import describe_flaw as describe_flaw
-from suture.results.unjudged import shorten as shorten
+from suture.results.unjudged import shorten_name as shorten_name
 from suture.results.verdicts import ARTEFACT as ARTEFACT
 from suture.results.verdicts import DISSIMILAR as DISSIMILAR
 from suture.results.verdicts import LABELS_ONLY as LABELS_ONLY

@@ -30,7 +30,7 @@ from suture.results.unjudged import (
     describe_values,
     describe_working,
     find_valued,
-    shorten,
+    shorten_name,
 )
 from suture.results.verdicts import (
     ARTEFACT,
@@ -188,8 +188,8 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
     i, j = map(int, np.unravel_index(best, value.shape))
     far = {m: _round(take_cells(measured, f"{m}.natural_distance")[i, j]) for m in methods}
     rest = "" if other is None else f"; by direct matching {other[i, j]:.2f}, at {far['dm']}"
-    return (f"Most telling, {shorten(measured.sources[i])} into {shorten(measured.targets[j])}: by task loss "
-            f"matching {by.words} {value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
+    place = f"{shorten_name(measured.sources[i])} into {shorten_name(measured.targets[j])}"
+    return (f"Most telling, {place}: by task loss matching {by.words} {value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
 
 
 def _round(value: float) -> str:

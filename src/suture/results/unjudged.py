@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from suture.results.verdicts import CellVerdicts
 
 
-def shorten(name: str, most: int = 48) -> str:
+def shorten_name(name: str, most: int = 48) -> str:
     """Return a name with an ellipsis for its middle if it has more letters than `most`."""
     head = (most - 1) // 2
     return name if len(name) <= most else f"{name[:head]}…{name[head + 1 - most:]}"
@@ -23,7 +23,7 @@ def shorten(name: str, most: int = 48) -> str:
 
 def describe_one_cell(measured: Measured, methods: Mapping[str, CellVerdicts]) -> list[str]:
     """Say the verdict of the only cell by each method, with its reason."""
-    source, target = shorten(measured.sources[0]), shorten(measured.targets[0])
+    source, target = shorten_name(measured.sources[0]), shorten_name(measured.targets[0])
     return [f"{METHOD_NAMES[method].capitalize()} of {source} into {target}: {found.words.to_numpy()[0, 0]}; "
             f"{found.reasons.to_numpy()[0, 0]}." for method in ("tlm", "dm")
             if (found := methods.get(method)) is not None]
@@ -69,7 +69,7 @@ def describe_values(measured: Measured, leading: tuple[str, ...]) -> str:
     name, entry = known[0], get_measure(known[0])
     values = take_cells(measured, name)
     i, j = np.unravel_index(int(np.nanargmax([entry.common(v) for v in values.ravel()])), values.shape)
-    most = f"{shorten(measured.sources[i])} into {shorten(measured.targets[j])}"
+    most = f"{shorten_name(measured.sources[i])} into {shorten_name(measured.targets[j])}"
     if values.size == 1:
         return f"{entry.label} of {most} is {values[i, j]:.3g}; {entry.direction} is more similar."
     return (f"Most similar by {entry.label}: {most} ({values[i, j]:.3g}; all cells "

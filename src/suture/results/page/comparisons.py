@@ -17,7 +17,7 @@ from suture.results.page.curves import build_histograms, build_loss_curve
 from suture.results.page.frame import embed_table, fill_template, write_text
 from suture.results.page.maps import build_grid, choose_lead, group_maps, list_marked
 from suture.results.standing import find_standing
-from suture.results.unjudged import shorten
+from suture.results.unjudged import shorten_name
 
 _FIRST = 3
 """Largest number of sentences of the finding on the first screen."""
@@ -42,7 +42,7 @@ def render_page(comparisons: Sequence[Measured]) -> str:
 
 def _ask_question(comparisons: Sequence[Measured]) -> str:
     whole = dict.fromkeys(name for c in comparisons for name in (c.source, c.target))
-    names = [shorten(name) for name in whole]
+    names = [shorten_name(name) for name in whole]
     if len(names) == 1:
         return f"How similar are the layers of {names[0]} to one another?"
     more = f"{names[1]}" if len(names) == 2 else f"{len(names) - 1} other networks"
@@ -57,7 +57,7 @@ def _describe_comparison(measured: Measured, found: Findings, number: int) -> di
     shown, rest = _divide_findings(found)
     return {
         "id": f"c{number}", "number": number,
-        "pair": f"{shorten(measured.source)} → {shorten(measured.target)}",
+        "pair": f"{shorten_name(measured.source)} → {shorten_name(measured.target)}",
         "brief": tables.summarise_size(measured), "facts": tables.list_facts(measured),
         "found": found, "shown": shown, "rest": rest, "lead": lead,
         "verdict": tables.tabulate_verdict(found.verdict.table), "chance": tables.tabulate_chance(measured),

@@ -17,7 +17,7 @@ from suture._base import escape_controls, expect, replace_file
 from suture.numbers import get_measure
 from suture.results.page.data import SIGNS, CellGrid, embed, encode_page
 from suture.results.page.maps import describe_gradient, describe_map, describe_scale
-from suture.results.unjudged import shorten
+from suture.results.unjudged import shorten_name
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -82,7 +82,7 @@ def _make_environment() -> Environment:
     # Names of sites and networks come from users, so everything is escaped.
     made = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                        finalize=_escape_lines, loader=PackageLoader("suture.results.page"))
-    made.filters["short"] = lambda name, most=20: shorten(str(name), most)
+    made.filters["short"] = lambda name, most=20: shorten_name(str(name), most)
     return made
 
 

@@ -14,7 +14,7 @@ from suture.results.inference.nulls import count_above_chance
 from suture.results.measured import Measured
 from suture.results.sanity import is_lost
 from suture.results.standing import find_standing
-from suture.results.unjudged import shorten
+from suture.results.unjudged import shorten_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,7 +124,7 @@ def tabulate_verdict(table: pd.DataFrame) -> dict[str, Any] | None:
 
 def _format_entry(column: str, value: Any) -> tuple[str, bool]:
     if isinstance(value, str):
-        return (get_measure(value).label if column == "measure" else shorten(value, 24) or "–"), False
+        return (get_measure(value).label if column == "measure" else shorten_name(value, 24) or "–"), False
     if math.isnan(value):
         return "–", True
     return (f"{value:.3g}" if column == "worst_margin" else f"{value:.0f}"), True

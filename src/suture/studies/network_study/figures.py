@@ -27,7 +27,7 @@ from suture.results import (
     make_figure,
     make_printable,
     resolve_points,
-    shorten,
+    shorten_name,
     strip_spines,
     write_legend,
 )
@@ -197,7 +197,7 @@ def _draw_groups(ax: Axes, points: Floats, labels: Sequence[str], column: str) -
         chosen = points[[label == kind for label in labels]]
         ax.plot(*chosen.T, SIGNS[k // len(COLOURS) % len(SIGNS) if len(kinds) > 7 else k % len(SIGNS)],
                 color=COLOURS[k % len(COLOURS)], markersize=5, linestyle="none",
-                label=make_printable(shorten(kind, _WIDEST)))
+                label=make_printable(shorten_name(kind, _WIDEST)))
     if len(kinds) <= 12:
         write_legend(ax, *ax.get_legend_handles_labels(), title=make_printable(column), below=True)
 
@@ -234,4 +234,4 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def _shorten_all(names: Iterable[str]) -> list[str]:
-    return [make_printable(shorten(name, _WIDEST)) for name in names]
+    return [make_printable(shorten_name(name, _WIDEST)) for name in names]

@@ -10,7 +10,7 @@ import numpy as np
 
 from suture._base import SutureError, expect, make_unknown_error
 from suture.numbers import get_measure, sort_measures
-from suture.results import LEVEL, adjust_holm, shorten
+from suture.results import LEVEL, adjust_holm, shorten_name
 from suture.studies.network_study.group_contrast import GroupContrast
 from suture.studies.network_study.inference import FEWEST, Trend
 from suture.studies.network_study.layers import Reduce
@@ -152,13 +152,13 @@ def _describe_range(study: Study, measure: str, reduce: Reduce, ranked: Ranked) 
 
 
 def _join(a: str, b: str) -> str:
-    return f"{shorten(a, _WIDEST)} and {shorten(b, _WIDEST)}"
+    return f"{shorten_name(a, _WIDEST)} and {shorten_name(b, _WIDEST)}"
 
 
 def describe_trend(trend: Trend, p: float, tests: int) -> str:
     """Say in a sentence how similarity changes along a column; `p` is adjusted for so many tests."""
     larger = get_measure(trend.measure).larger_is_more_similar
-    column, label = shorten(trend.column, _WIDEST), get_measure(trend.measure).label
+    column, label = shorten_name(trend.column, _WIDEST), get_measure(trend.measure).label
     interval = "" if np.isnan(trend.low) else f", 95 % interval {trend.low:.2f} to {trend.high:.2f}"
     evidence = (f"(Spearman {trend.rho:.2f}{interval}; {_format_p(p, tests)} over permutations of "
                 f"{trend.networks} networks)")
@@ -170,7 +170,7 @@ def describe_trend(trend: Trend, p: float, tests: int) -> str:
 
 def describe_contrast(found: GroupContrast, p: float, tests: int) -> str:
     """Say in a sentence if networks of one group are nearer; `p` is adjusted for so many tests."""
-    label, by = get_measure(found.measure).label, shorten(found.by, _WIDEST)
+    label, by = get_measure(found.measure).label, shorten_name(found.by, _WIDEST)
     interval = "" if np.isnan(found.low) else f", 95 % interval {found.low:.3f} to {found.high:.3f}"
     evidence = (f"(mean {label} {found.same:.3f} within, {found.different:.3f} across, difference "
                 f"{found.difference:.3f}{interval}; {_format_p(p, tests)} over permutations of "
@@ -210,5 +210,5 @@ def _capitalise(text: str) -> str:
 
 def list_names(names: Iterable[Any], most: int = 40) -> str:
     """List names of networks, at most so many, and the number of the others."""
-    listed = [shorten(str(name), _WIDEST) for name in names]
+    listed = [shorten_name(str(name), _WIDEST) for name in names]
     return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

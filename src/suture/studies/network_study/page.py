@@ -21,7 +21,7 @@ from suture.results import (
     format_value,
     list_provenance,
     render_png,
-    shorten,
+    shorten_name,
 )
 from suture.studies.network_study.figures import find_partial
 from suture.studies.network_study.findings import (
@@ -81,7 +81,7 @@ def _list_facts(study: Study, found: StudyFindings) -> list[tuple[str, str]]:
         entry = get_measure(found.measure)
         facts += [("measure", f"{entry.label}, {entry.direction} is more similar"),
                   ("one number for a pair", _WORDS[found.reduce]),
-                  ("layers", f"{list_names(first.sources, 12)} of {shorten(first.source, _WIDEST)}"),
+                  ("layers", f"{list_names(first.sources, 12)} of {shorten_name(first.source, _WIDEST)}"),
                   ("examples", ", ".join(f"{first.meta[key]} {words}" for key, words in
                                          (("n_fit", "to fit"), ("n_test", "to test"))
                                          if first.meta.get(key) is not None))]
@@ -97,7 +97,7 @@ def _build_grid(study: Study, found: StudyFindings) -> CellGrid:
         for j, b in enumerate(study.networks):
             lines[i, j] = _explain(study, (a, b), float(values[i, j]), made.get((a, b)) or made.get((b, a)))
     signs = {"star": find_partial(study, found.measure, found.reduce)}
-    names = [shorten(name, _WIDEST) for name in study.networks]
+    names = [shorten_name(name, _WIDEST) for name in study.networks]
     return CellGrid(f"{len(names)} networks", names, names, np.eye(len(names), dtype=bool),
                     [CellMap(get_measure(found.measure), values, signs=signs, lines=[lines])])
 
