@@ -165,9 +165,8 @@ def _count(words: Words, *of: str) -> int:
 
 def _find_marked(measured: Measured, method: str) -> Bools:
     """Return which cells of a method are marked (sources, targets): they carry no claim."""
-    by = find_standing(measured).criteria[method]
-    found: Bools = take_cells(measured, f"{method}.{by.quantity}", "mark") != ""
-    return found
+    quantity = find_standing(measured).criteria[method].quantity
+    return np.asarray(take_cells(measured, f"{method}.{quantity}", "mark") != "", bool)
 
 
 def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) -> str:
@@ -189,7 +188,8 @@ def _find_telling_pair(measured: Measured, methods: Mapping[str, CellVerdicts]) 
     far = {m: _round(take_cells(measured, f"{m}.natural_distance")[i, j]) for m in methods}
     rest = "" if other is None else f"; by direct matching {other[i, j]:.2f}, at {far['dm']}"
     place = f"{shorten_name(measured.sources[i])} into {shorten_name(measured.targets[j])}"
-    return (f"Most telling, {place}: by task loss matching {by.words} {value[i, j]:.2f}, at {far['tlm']} times what natural inputs reach{rest}.")
+    return (f"Most telling, {place}: by task loss matching {by.words} {value[i, j]:.2f}, at {far['tlm']} "
+            f"times what natural inputs reach{rest}.")
 
 
 def _round(value: float) -> str:
@@ -251,8 +251,8 @@ def _describe_correspondence(measured: Measured, correspond: Correspond) -> str:
     if measured.same_network or len(measured.sources) < 2:
         return ""
     seed = int(measured.meta.get("seed") or 0)
-    found = [measure_correspondence(measured, name, correspond, seed) for name in _choose_leading(measured)]
-    found = [of for of in found if of.layers]
+    every = (measure_correspondence(measured, name, correspond, seed) for name in _choose_leading(measured))
+    found = [of for of in every if of.layers]
     return describe_correspondence(found) if found else ""
 
 
