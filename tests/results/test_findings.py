@@ -157,6 +157,12 @@ def test_layers_are_grouped_by_kind_of_measure():
     assert f"{held} of {len(rows)} measures of task loss matching" in words
 
 
+def test_a_single_index_is_the_only_one():
+    made = comparison(missing=False)
+    single = dataclasses.replace(made, table=made.table[made.table["measure"] == "cka"].reset_index(drop=True))
+    assert any("nearest to itself by the only index." in s for s in summarise_findings(single).sentences)
+
+
 def test_differences_within_noise_are_no_argument_against_a_measure():
     made = comparison(detectors=("maha",), missing=False)
     rows = made.verdict().table.set_index("measure")["beyond_noise"]

@@ -202,8 +202,7 @@ def _describe_range(measured: Measured, methods: Mapping[str, CellVerdicts]) -> 
     if not methods or not has_range(measured.meta):
         return ""
     found, sites = NaturalRange.from_record(measured.meta["ood"]["range"]), range(len(measured.targets))
-    reasons = [reason for j in sites if (reason := found.find_outer(j)[0].reason)]
-    if reasons:
+    if reasons := [reason for j in sites if (reason := found.find_outer(j)[0].reason)]:
         return (f"No natural range at {len(reasons)} of {len(sites)} target sites ({reasons[0]}): cells that "
                 "work there stay open.")
     artefacts = np.concatenate([(of.words == ARTEFACT).to_numpy() for of in methods.values()])
@@ -242,8 +241,9 @@ def _count_measures(kind: str, contests: Mapping[str, Sequence[Contest]]) -> str
     if not decided:
         return ""
     but = f" (not {', '.join(lost)})" if not kind and 0 < len(lost) <= 2 and any(held) else ""
-    return (f"{f'{sum(held)} of' if lost else 'all'} {decided} "
-            f"{f'measures of {kind}' if kind else 'indices'}{but}")
+    number = f"{sum(held)} of {decided}" if lost else "the only" if decided == 1 else f"all {decided}"
+    noun = ("measure", "measures") if kind else ("index", "indices")
+    return f"{number} {noun[decided > 1]}{f' of {kind}' * bool(kind)}{but}"
 
 
 def _describe_correspondence(measured: Measured, correspond: Correspond) -> str:
