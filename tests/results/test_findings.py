@@ -159,7 +159,8 @@ def test_layers_are_grouped_by_kind_of_measure():
 
 def test_a_single_index_is_the_only_one():
     made = comparison(missing=False)
-    single = dataclasses.replace(made, table=made.table[made.table["measure"] == "cka"].reset_index(drop=True))
+    rows = made.table[made.table["measure"] == "cka"].reset_index(drop=True)
+    single = dataclasses.replace(made, table=rows)
     assert any("nearest to itself by the only index." in s for s in summarise_findings(single).sentences)
 
 
