@@ -204,6 +204,16 @@ def test_a_headline_is_the_sum_of_its_parts(held: tuple[bool | None, ...], word:
     assert found[0].numbers == "; ".join(f"E1 {h} ({'open' if h is None else WORDS[h]})" for h in held)
 
 
+def test_what_does_not_hold_has_a_reason_or_says_that_it_is_unknown() -> None:
+    assert [outcome(holds).reason for holds in (True, False, None)] == ["", "the reason is unknown", ""]
+    assert replace(outcome(False), why="a reason").reason == "a reason"
+    low = np.full((3, 3, 3), 0.1) + np.eye(3) / 2
+    found = judge_detected(Grids(make_record({"dm.auroc_energy": np.full((3, 3, 3), 0.9) + low / 100,
+                                              "dm.relative_accuracy": low})), "dm")
+    assert found.holds is False
+    assert "likely because" in found.reason
+
+
 def test_intervals_keep_to_what_a_measure_can_be() -> None:
     """The interval of an average precision goes below 1/2, and that of an accuracy not above 1."""
     low = np.full((3, 3, 3), 0.3) + np.arange(3).reshape(3, 1, 1) / 10

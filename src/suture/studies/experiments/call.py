@@ -134,7 +134,7 @@ class Reproduction:
         every = [(name, o) for name, of in self.outcomes.items() for o in of]
         every.sort(key=lambda each: (each[1].headline == 0, each[1].headline))
         return tuple(f"{name}, {o.word}: {o.claim} Here: {o.measured}."
-                     + (f" ({o.why})" if o.why else "") for name, o in every)
+                     + (f" ({o.reason})" if o.reason else "") for name, o in every)
 
 
 @takes(ReproduceOptions)

@@ -44,6 +44,11 @@ class Outcome:
     def word(self) -> str:
         return WORDS[self.holds]
 
+    @property
+    def reason(self) -> str:
+        """The likely reason; of a claim that does not hold it is unknown if no other is given."""
+        return self.why or ("the reason is unknown" if self.holds is False else "")
+
 
 @dataclass(frozen=True)
 class Headline:

@@ -97,7 +97,8 @@ def _list_outcomes(found: Sequence[tuple[str, Outcome]]) -> Iterator[str]:
 
 
 def _tell(outcome: Outcome) -> str:
-    return outcome.measured + (f". {outcome.why[:1].upper()}{outcome.why[1:]}" if outcome.why else "")
+    reason = outcome.reason
+    return outcome.measured + (f". {reason[:1].upper()}{reason[1:]}" if reason else "")
 
 
 def _write_row(*cells: str) -> str:

@@ -121,6 +121,13 @@ def limit_by_marks(grids: Grids, outcome: Outcome, where: Bools | None = None) -
                    outcome.brief)
 
 
+def explain_mixture(index: str) -> str:
+    """Return why an index of the paper's alignment may miss corresponding layers; empty for others."""
+    mixed = index in ("pwcca@paper", "opd@paper")
+    return "" if not mixed else ("where shapes differ it is taken on pooled maps, else on positions, as in "
+                                 "the paper; the two kinds of cells cannot be compared")
+
+
 def explain_open(held: bool | None, found: NetworkMean) -> str:
     """Return why a mean decides nothing; empty if it does."""
     if held is not None:

@@ -14,6 +14,7 @@ from suture.studies.experiments.grids.base import (
     INDICES,
     GridExperiment,
     draw_heat,
+    explain_mixture,
     explain_open,
     judge_late_into_early,
     limit_by_marks,
@@ -119,21 +120,15 @@ def judge_side(grids: Grids, index: str) -> Outcome:
     dm, tlm = (correlate(grids, index, ACCURACY[m]) for m in ("dm", "tlm"))
     gap = NetworkMean.of([a - b for a, b in zip(dm.each, tlm.each, strict=True)], grids.networks)
     nearest, label = grids.list_nearest(index), get_measure(index).label
+    mixture = explain_mixture(index) if nearest.mean < 1 else ""
     held = gap.is_above(0.0)
     return limit_by_marks(grids, Outcome(
         f"{label} sides with direct matching on which layers correspond, and task loss matching does not.",
         f"rank correlation over cells with DM {dm.format(unit='pairs')}, with TLM "
         f"{tlm.format(unit='pairs')}; by {label} the corresponding layer is the most similar one for "
         f"{nearest.format(unit='pairs')} of the layers", held,
-        "; ".join(filter(None, [explain_open(held, gap), _explain_mixture(index, nearest)])),
+        "; ".join(filter(None, [explain_open(held, gap), mixture])),
         3, f"{label.partition(' ')[0]}'s correlation with DM {dm.mean:.2f}, with TLM {tlm.mean:.2f}"))
-
-
-def _explain_mixture(index: str, nearest: NetworkMean) -> str:
-    """Return why an index of the paper's alignment may miss corresponding layers."""
-    mixed = index in ("pwcca@paper", "opd@paper") and nearest.mean < 1
-    return "" if not mixed else ("where shapes differ it is taken on pooled maps, else on positions, as in "
-                                 "the paper; the two kinds of cells cannot be compared")
 
 
 def correlate(grids: Grids, one: str, other: str) -> NetworkMean:

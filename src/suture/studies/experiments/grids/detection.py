@@ -32,6 +32,8 @@ GOOD = 0.9
 WORKS = 0.8
 """Relative accuracy from which on a stitched network works (docs/distance.md)."""
 EDGE = 1.0
+_SHRINKAGE = ("likely because least squares shrinks what the source cannot predict, which changes energies "
+              "also where the distance is natural")
 _WIDE = 5.0
 """Inches from which on a legend has one line."""
 _NAMES = {"tlm": "task loss matching", "dm": "direct matching"}
@@ -91,7 +93,7 @@ def judge_detected(grids: Grids, method: str) -> Outcome:
     outcome = Outcome(claim, f"AUROC {every.format(unit='pairs')}; where the stitched "
                              f"network works {working.format(unit='pairs')}; 0.5 is chance, {TOLD_APART} the "
                              f"limit. Of unseen images the detectors tell {quality:.2f}", held,
-                      _explain(held, every, quality, below), 2,
+                      _explain(held, every, quality, below) or ("" if tlm or held else _SHRINKAGE), 2,
                       f"{METHODS[method]} AUROC {every.mean:.2f}")
     return limit_by_marks(grids, outcome, ~grids.own_layers) if tlm else outcome
 

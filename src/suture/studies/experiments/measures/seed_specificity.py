@@ -15,6 +15,7 @@ from suture.studies.experiments.grids.base import (
     ACCURACY,
     INDICES,
     GridExperiment,
+    explain_mixture,
     explain_open,
     limit_by_marks,
 )
@@ -92,7 +93,7 @@ def judge_specificity(grids: Grids, record: Record, measure: str) -> Outcome:
                    None if doubtful else held,
                    "no pair of networks has a value" if math.isnan(found.mean) else
                    "orders of the layers drawn at random do as well too often" if doubtful else
-                   explain_open(held, found))
+                   explain_open(held, found) if held is not False else explain_mixture(measure))
 
 
 def judge_separation(grids: Grids) -> Outcome:
