@@ -57,9 +57,9 @@ def _open(scale: str, records: Mapping[str, Record]) -> Iterator[str]:
 
 def _explain_rules() -> Iterator[str]:
     yield ("A claim holds or does not hold where the whole 95 % interval over networks lies on one side. Of "
-           "tests within a network and of shares of cells it is enough that at least three networks all agree. "
-           "Else the claim cannot be decided (open). TLM cells whose training has not converged decide nothing: "
-           "where they are most, the claim is open.")
+           "tests within a network and of shares of cells it is enough that at least three networks all "
+           "agree. Else the claim cannot be decided (open). TLM cells whose training has not converged "
+           "decide nothing: where they are most, the claim is open.")
     yield ""
 
 
