@@ -255,6 +255,20 @@ def test_a_missing_cell_leaves_the_others() -> None:
         assert not math.isnan(outcome.effect)
 
 
+@pytest.mark.filterwarnings("error")
+def test_orders_of_layers_without_values_bring_no_warning() -> None:
+    """Networks have values of two cells alone, so that some orders of their layers have none."""
+    values = np.random.default_rng(0).normal(size=(4, 4, 3, 3))
+    for k in range(4):
+        values[k, k] = np.nan
+        values[k, k, :2, 0] = 1.0, 0.5
+    cells = cells_of(values)
+    assert not np.isnan(layer_tests.check_self(cells).effect)
+    layer_tests.check_correspondence(cells)
+    specificity.check_specificity(cells)
+    specificity.check_layer_gaps(cells)
+
+
 def test_specificity_and_gaps_against_loops() -> None:
     cells = draw(4, 3, 2, own=0.5)
     apart = [(i, j) for i, j in itertools.product(range(4), repeat=2) if i != j]

@@ -58,8 +58,8 @@ def draw_orders(networks: int, layers: int, seed: int = 0) -> Ints:
     return np.random.default_rng(seed).permuted(whole, axis=2)
 
 
-def average_known(values: Floats, axis: int = 0) -> Floats:
-    """Return the mean along an axis of what is not nan; nan where nothing is."""
+def average_known(values: Floats, axis: int | tuple[int, ...] | None = 0) -> Floats:
+    """Return the mean along axes, or of all, of what is not nan; nan where nothing is."""
     counts = (~np.isnan(values)).sum(axis)
     return np.asarray(np.where(counts > 0, np.nansum(values, axis=axis) / np.maximum(counts, 1), np.nan))
 

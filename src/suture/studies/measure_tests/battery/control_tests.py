@@ -65,7 +65,7 @@ def check_control(cells: PopulationCells, control: ControlValues, seed: int = 0)
     drawn = np.zeros((len(chosen), 2 * n), bool)
     np.put_along_axis(drawn, chosen, True, axis=1)
     null = _measure_areas(both, drawn)
-    value = float(np.nanmean(areas))
+    value = float(average_known(areas, None))
     p = compare_with_null(value, average_known(null, 1), whole)
     above = adjust_holm(np.array([compare_with_null(1 - areas[k], 1 - null[:, k], whole)
                                   for k in range(cells.depth)]))
@@ -113,14 +113,14 @@ def find_mistaken_direction(cells: PopulationCells, noise: ControlValues | None)
     if np.isnan(own).all():
         return ""
     if noise is not None and not np.isnan(noise.values).all():
-        other, words = float(np.nanmean(noise.values)), "noise"
+        other, words = float(average_known(noise.values, None)), "noise"
     else:
         apart = cells.own[:, ~np.eye(cells.depth, dtype=bool)]
         if cells.depth < 2 or np.isnan(apart).all() or (
                 np.nanmean(own, axis=1) >= np.nanmin(apart, axis=1)).any():
             return ""
-        other, words = float(np.nanmean(apart)), "all other layers"
-    mean = float(np.nanmean(own))
+        other, words = float(average_known(apart, None)), "all other layers"
+    mean = float(average_known(own, None))
     if mean >= other:
         return ""
     larger = get_measure(cells.measure).larger_is_more_similar

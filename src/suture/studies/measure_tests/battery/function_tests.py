@@ -109,7 +109,7 @@ def _describe(cells: PopulationCells, number: int, found: Floats, null: Floats, 
     p = compare_with_null(value, by_chance, whole=True)  # the natural order is among them
     drawn = average_known(resampled[:, number])
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    chance = float(np.nanmean(by_chance))
+    chance = float(average_known(by_chance, None))
     weak = not math.isnan(reliability) and reliability <= 0
     return TestOutcome(test, cells.measure, value, float(low), float(high), p, power, cells.n, unit, chance,
                        decide(p, power),

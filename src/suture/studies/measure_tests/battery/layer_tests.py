@@ -73,10 +73,10 @@ def _judge_nearest(test: str, cells: PopulationCells, blocks: Floats, violations
                        "a single layer has no other" if cells.depth < 2 else "no layer has values to compare")
     nearest, ranks = _rank_rows(blocks)
     hits = np.diagonal(nearest, axis1=-2, axis2=-1)
-    value = float(np.nanmean(hits))
+    value = float(average_known(hits, None))
     low, high, reason = bound(value, leave_each_out(cells.n, lambda kept: _average(hits, kept)), cells.depth)
     both = break_ties(nearest, ranks)
-    found = float(np.nanmean(np.diagonal(both, axis1=-2, axis2=-1)))
+    found = float(average_known(np.diagonal(both, axis1=-2, axis2=-1), None))
     p = compare_with_null(found, _permute(both, draw_orders(cells.n, cells.depth, seed)))
     own, broken = test == SELF, len(violations.counted)
     power = find_layer_power(cells, chance, cells.n if own else cells.n - 1)
@@ -116,7 +116,7 @@ def _rank_rows(blocks: Floats) -> tuple[Floats, Floats]:
 def _average(values: Floats, kept: Ints) -> float:
     """Return the mean over some networks of values (N, L), or over their pairs of values (N, N, L)."""
     some = values[kept] if values.ndim == 2 else values[np.ix_(kept, kept)]
-    return float(np.nanmean(some)) if (~np.isnan(some)).any() else math.nan
+    return float(average_known(some, None))
 
 
 def _permute(blocks: Floats, orders: Ints) -> Floats:
@@ -126,9 +126,10 @@ def _permute(blocks: Floats, orders: Ints) -> Floats:
     """
     _, n, depth = orders.shape
     if blocks.ndim == 3:
-        return np.asarray(np.nanmean(blocks[np.arange(n)[:, None], orders, np.arange(depth)], axis=(1, 2)))
+        return average_known(blocks[np.arange(n)[:, None], orders, np.arange(depth)], (1, 2))
     k = np.arange(n)
-    moved = [np.nanmean(blocks[k[:, None, None], k[:, None], order[:, None], order]) for order in orders]
+    moved = [average_known(blocks[k[:, None, None], k[:, None], order[:, None], order], None)
+             for order in orders]
     return np.array(moved)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from suture.numbers import Floats, Ints, auroc
 from suture.studies.measure_tests.battery.layer_tests import find_layer_power, missing
 from suture.studies.measure_tests.network_statistics import (
+    average_known,
     bound,
     compare_with_null,
     decide,
@@ -87,9 +88,9 @@ def check_layer_gaps(cells: PopulationCells) -> TestOutcome:
     within = np.where(known, cells.own > spread[:, :, None], np.nan)
     if not known.any():
         return missing(GAPS, cells, "share", math.nan, "no layer has values to compare")
-    value = float(np.nanmean(within))
-    low, high, reason = bound(value, leave_each_out(cells.n, lambda kept: float(np.nanmean(within[kept]))),
-                              cells.depth)
+    value = float(average_known(within, None))
+    left_out = leave_each_out(cells.n, lambda kept: float(average_known(within[kept], None)))
+    low, high, reason = bound(value, left_out, cells.depth)
     return TestOutcome(GAPS, cells.measure, value, low, high, math.nan, math.nan, cells.n, "share", math.nan,
                        None if math.isnan(high) else True if high < 0.5 else False if low > 0.5 else None,
                        f"{cells.label}: {value:.0%} of the gaps between two layers of a network are smaller "
