@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 # A console takes its width from it for good when it is made, and processes of pytest-xdist have it set.
 os.environ.pop("COLUMNS", None)
+# A shell starts jobs in the background with Ctrl-C ignored, and so are their processes.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAST = {
     "_base": ("errors", "files", "hashing", "runtime", "trees", "option_records"),
