@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from suture._base import SutureError, check_file, check_folder, hold_lock, is_held, refuse_held, still_holds
-from suture._base.keeping import locks
+from suture._base.keeping import locks, places
 from suture._base.keeping.locks import LOCK, find_start
 
 pytestmark = pytest.mark.fast
@@ -148,3 +148,18 @@ def test_a_full_disk_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(SutureError, match="No space left"):
             check(tmp_path / "a")
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_another_process_removes_meanwhile_is_tried_again(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two studies that begin at once make the folder for a trial, and the first removes it from the other."""
+    write, folder = places.write_new_file, tmp_path / "study"
+
+    def remove_once(path: Path, data: bytes) -> None:
+        monkeypatch.setattr(places, "write_new_file", write)
+        folder.rmdir()
+        write(path, data)
+
+    monkeypatch.setattr(places, "write_new_file", remove_once)
+    assert check_folder(folder) == folder
+    assert not folder.exists()

@@ -13,6 +13,7 @@ from suture._base.files import make_unwritable_error, write_new_file
 
 _TRIED_BYTES = 1 << 16
 """A disk without space for so little has no space for a result."""
+_TRIALS = 10
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Path:
@@ -63,14 +64,19 @@ def _refuse_obstacles(folder: Path) -> None:
 def _try_to_write(file: Path, place: Path) -> None:
     """Write a trial beside a file, and remove it; the error names `place`."""
     trial = file.with_name(f".{file.name}.{secrets.token_hex(8)}")  # as long as the name of a file in writing
-    try:
-        with make_folder(file.parent):
-            try:
-                write_new_file(trial, bytes(_TRIED_BYTES))
-            finally:
-                trial.unlink(missing_ok=True)
-    except OSError as error:
-        raise make_unwritable_error(place, error) from error
+    for left in reversed(range(_TRIALS)):
+        try:
+            with make_folder(file.parent):
+                try:
+                    write_new_file(trial, bytes(_TRIED_BYTES))
+                finally:
+                    trial.unlink(missing_ok=True)
+        except OSError as error:
+            # Another process may have made the folder for its own trial, and removed it.
+            if not left or not isinstance(error, FileNotFoundError):
+                raise make_unwritable_error(place, error) from error
+        else:
+            return
 
 
 @contextmanager
@@ -84,3 +90,4 @@ def make_folder(folder: Path) -> Iterator[None]:
         for part in missing:
             with suppress(OSError):
                 part.rmdir()
+_TRIALS = 10

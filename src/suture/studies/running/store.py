@@ -54,9 +54,10 @@ class StudyStore:
     @classmethod
     def open(cls, folder: str | PathLike[str]) -> StudyStore:
         """Return the store of a folder that can be written, before any work."""
-        place = check_folder(folder)
-        if place.exists() and not (place / MANIFEST).exists() and not all(
-                _OWN.fullmatch(path.name) for path in place.iterdir()):
+        place, found = check_folder(folder), list[str]()
+        with suppress(FileNotFoundError):  # another process may remove the folder of its trial meanwhile
+            found = [path.name for path in place.iterdir()]
+        if not (place / MANIFEST).exists() and not all(map(_OWN.fullmatch, found)):
             raise SutureError(f"expected an empty folder or one of a study, got {str(place)!r}; choose "
                               "another folder")
         return cls(place)
